@@ -1,0 +1,323 @@
+//! The hello: who speaks which version, for which network, with which classes; and its acceptance.
+//!
+//! With TLS 1.3 a client believes itself connected before the server has judged its certificate. So each side
+//! sends a HELLO, judges the other's, and sends ACCEPT (or CLOSE with the reason); a connection is one when both
+//! have accepted. Limits take the smaller of both sides, classes match by name.
+//!
+//! HELLO's body: version (2 bytes) | network (1 byte length, name) | idle timeout (varint, ms) | count of
+//! classes (1 byte) | per class: name (1 byte length, name) | flags (1 byte: 1 Fifo, 2 Datagram) | largest
+//! message (varint) | window (varint) | large lanes (1 byte) | large window (varint). Bytes behind that are
+//! left for later versions and ignored.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::{
+    CloseCode, Closed, ClosedBy, ConnectError,
+    class::{ClassId, ClassTable, Delivery, Order, TrafficClass, Urgency},
+    connection::Control,
+    limits::{self, Limits},
+    varint,
+};
+
+/// Version of peerlane's protocol.
+pub const VERSION: u16 = 1;
+
+/// What two peers must have in common, and what each brings.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// The network's name, 1 to [`limits::MAX_NETWORK_NAME`] bytes: peers of another one are refused.
+    pub network: Arc<str>,
+    /// The classes of this side.
+    pub classes: ClassTable,
+    /// The limits of this side.
+    pub limits: Limits,
+}
+
+impl Terms {
+    /// The standard classes and limits, for a network.
+    ///
+    /// # Errors
+    /// [`ConnectError::Config`] if the name is empty or longer than [`limits::MAX_NETWORK_NAME`] bytes.
+    pub fn new(network: &str) -> Result<Self, ConnectError> {
+        if network.is_empty() || network.len() > limits::MAX_NETWORK_NAME {
+            return Err(ConnectError::Config(format!("a network's name has 1 to {} bytes", limits::MAX_NETWORK_NAME)));
+        }
+        Ok(Self { network: network.into(), classes: ClassTable::standard(), limits: Limits::default() })
+    }
+}
+
+/// What a hello agreed.
+#[derive(Debug, Clone)]
+pub struct Agreed {
+    /// This side's classes as it may use them to send: largest message the smaller, windows and lanes the receiver's.
+    pub(crate) sending: ClassTable,
+    /// Which of them the other side has too.
+    pub(crate) known: Vec<bool>,
+    /// The other side's class index to the local one.
+    pub(crate) from_remote: Vec<Option<ClassId>>,
+    /// The smaller idle timeout.
+    pub(crate) idle_timeout: Duration,
+}
+
+impl Agreed {
+    /// The other side has the same table and limits: for transports without a hello, in tests.
+    pub fn same(terms: &Terms) -> Self {
+        Self {
+            sending: terms.classes.clone(),
+            known: vec![true; terms.classes.len()],
+            from_remote: terms.classes.iter().map(|(id, _)| Some(id)).collect(),
+            idle_timeout: terms.limits.idle_timeout,
+        }
+    }
+}
+
+/// The body of a HELLO.
+pub fn encode(terms: &Terms) -> Bytes {
+    let mut out = BytesMut::new();
+    let name = |out: &mut BytesMut, name: &str| {
+        out.put_u8(name.len().min(255) as u8);
+        out.put_slice(&name.as_bytes()[..name.len().min(255)]);
+    };
+    out.put_u16(VERSION);
+    name(&mut out, &terms.network);
+    varint::put(&mut out, u64::try_from(terms.limits.idle_timeout.as_millis()).unwrap_or(varint::MAX));
+    out.put_u8(terms.classes.len() as u8);
+    for (_, class) in terms.classes.iter() {
+        name(&mut out, &class.name);
+        out.put_u8(u8::from(class.order == Order::Fifo) | u8::from(class.delivery == Delivery::Datagram) << 1);
+        varint::put(&mut out, class.max_message as u64);
+        varint::put(&mut out, class.window as u64);
+        out.put_u8(class.large_lanes);
+        varint::put(&mut out, class.large_window as u64);
+    }
+    out.freeze()
+}
+
+fn take_name(body: &mut Bytes, limit: usize) -> Option<Arc<str>> {
+    let len = usize::from(body.try_get_u8().ok()?);
+    if len == 0 || len > limit || len > body.remaining() {
+        return None;
+    }
+    Some(std::str::from_utf8(&body.split_to(len)).ok()?.into())
+}
+
+/// One class as the other side announces it.
+struct Announced {
+    name: Arc<str>,
+    order: Order,
+    delivery: Delivery,
+    max_message: usize,
+    window: usize,
+    large_lanes: u8,
+    large_window: usize,
+}
+
+fn announced(body: &mut Bytes) -> Option<Announced> {
+    let name = take_name(body, limits::MAX_CLASS_NAME)?;
+    let flags = body.try_get_u8().ok().filter(|flags| *flags < 4)?;
+    let mut size = || usize::try_from(varint::get(body)?).ok().map(|size| size.min(limits::MAX_BUDGET));
+    let (max_message, window) = (size()?, size()?);
+    let large_lanes = body.try_get_u8().ok().filter(|lanes| *lanes < 16)?;
+    let large_window = usize::try_from(varint::get(body)?).ok()?.min(limits::MAX_BUDGET);
+    Some(Announced {
+        name,
+        order: if flags & 1 != 0 { Order::Fifo } else { Order::Any },
+        delivery: if flags & 2 != 0 { Delivery::Datagram } else { Delivery::Reliable },
+        max_message,
+        window,
+        large_lanes,
+        large_window,
+    })
+}
+
+/// Judges the other side's hello.
+///
+/// # Errors
+/// A [`Closed`] by this side with the code to send: another version or network, a class that the two see
+/// differently, or a body that doesn't parse.
+pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
+    let bad = || Closed::local(CloseCode::BadHello, "the hello doesn't parse");
+    let version = body.try_get_u16().map_err(|_| bad())?;
+    if version != VERSION {
+        return Err(Closed::local(CloseCode::WrongVersion, format!("version {VERSION} here, {version} there")));
+    }
+    let network = take_name(&mut body, limits::MAX_NETWORK_NAME).ok_or_else(bad)?;
+    if network != terms.network {
+        return Err(Closed::local(CloseCode::WrongNetwork, format!("network {:?} here, {network:?} there", terms.network)));
+    }
+    let idle = Duration::from_millis(varint::get(&mut body).ok_or_else(bad)?);
+    let count = body.try_get_u8().ok().filter(|count| usize::from(*count) <= limits::MAX_CLASSES).ok_or_else(bad)?;
+    let mut sending: Vec<TrafficClass> = terms.classes.iter().map(|(_, class)| class.clone()).collect();
+    let mut known = vec![false; sending.len()];
+    let mut from_remote = vec![None; usize::from(count)];
+    for slot in &mut from_remote {
+        let theirs = announced(&mut body).ok_or_else(bad)?;
+        let Some(id) = terms.classes.by_name(&theirs.name) else { continue };
+        let ours = &mut sending[id.index()];
+        if std::mem::replace(&mut known[id.index()], true) {
+            return Err(bad());
+        }
+        if (ours.order, ours.delivery) != (theirs.order, theirs.delivery) {
+            let what = format!("class {:?} is {:?}, {:?} here and {:?}, {:?} there", ours.name, ours.order, ours.delivery, theirs.order, theirs.delivery);
+            return Err(Closed::local(CloseCode::BadHello, what));
+        }
+        *slot = Some(id);
+        ours.max_message = ours.max_message.min(theirs.max_message);
+        ours.window = theirs.window;
+        ours.large_lanes = theirs.large_lanes;
+        ours.large_window = theirs.large_window;
+        if ours.order == Order::Any && ours.large_lanes == 0 {
+            ours.max_message = ours.max_message.min(limits::SMALL_MESSAGE);
+        }
+    }
+    let sending = ClassTable::new(sending).map_err(|error| Closed::local(CloseCode::BadHello, format!("the other side's classes: {error}")))?;
+    Ok(Agreed { sending, known, from_remote, idle_timeout: terms.limits.idle_timeout.min(idle.max(Duration::from_secs(1))) })
+}
+
+/// Exchanges hellos over the control stream: bare control frames, no lane bytes yet. `admit` is this side's verdict
+/// on the other's identity, told to the other side if it's a refusal. Gives what was agreed, and bytes that
+/// arrived behind the ACCEPT.
+///
+/// # Errors
+/// [`ConnectError::Refused`] with [`ClosedBy::Local`] or [`ClosedBy::Remote`]; [`ConnectError::Io`].
+///
+/// # Cancel safety
+/// Not cancel-safe: dropping it leaves the stream in the middle of the exchange, of no use any more.
+pub async fn exchange<IO: AsyncRead + AsyncWrite + Unpin + Send>(
+    io: &mut IO,
+    terms: &Terms,
+    admit: Result<(), Closed>,
+) -> Result<(Agreed, BytesMut), ConnectError> {
+    let mut input = BytesMut::with_capacity(1024);
+    if let Err(refusal) = admit {
+        return refuse(io, refusal).await;
+    }
+    write(io, &Control::Hello(encode(terms))).await?;
+    let agreed = match next(io, &mut input).await? {
+        Control::Hello(body) => match judge(terms, body) {
+            Ok(agreed) => agreed,
+            Err(refusal) => return refuse(io, refusal).await,
+        },
+        Control::Close { code, reason } => return Err(Closed::remote(CloseCode::from_number(code), &reason).into()),
+        _ => return refuse(io, Closed::local(CloseCode::BadHello, "no hello")).await,
+    };
+    write(io, &Control::Accept).await?;
+    match next(io, &mut input).await? {
+        Control::Accept => Ok((agreed, input)),
+        Control::Close { code, reason } => Err(Closed::remote(CloseCode::from_number(code), &reason).into()),
+        _ => refuse(io, Closed::local(CloseCode::BadHello, "no acceptance")).await,
+    }
+}
+
+async fn write<IO: AsyncWrite + Unpin + Send>(io: &mut IO, frame: &Control) -> Result<(), ConnectError> {
+    let mut out = BytesMut::new();
+    frame.encode(&mut out);
+    io.write_all(&out).await?;
+    Ok(io.flush().await?)
+}
+
+async fn refuse<IO: AsyncWrite + Unpin + Send, T>(io: &mut IO, refusal: Closed) -> Result<T, ConnectError> {
+    if refusal.by == ClosedBy::Local {
+        let frame = Control::Close { code: refusal.code.number(), reason: Bytes::copy_from_slice(refusal.reason.as_bytes()) };
+        // It's over either way; the other side is told if it still listens.
+        if write(io, &frame).await.is_ok() {
+            let _ = io.shutdown().await;
+        }
+    }
+    Err(refusal.into())
+}
+
+async fn next<IO: AsyncRead + Unpin + Send>(io: &mut IO, input: &mut BytesMut) -> Result<Control, ConnectError> {
+    loop {
+        match Control::decode(input) {
+            Ok(Some(frame)) => return Ok(frame),
+            Ok(None) => {}
+            Err(error) => return Err(Closed::local(CloseCode::BadHello, error.to_string()).into()),
+        }
+        // Bounded by the decoder: a frame over its limit is refused by its head.
+        if io.read_buf(input).await? == 0 {
+            return Err(Closed::transport(CloseCode::Lost, "the other side hung up during the hello").into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn terms(network: &str) -> Terms {
+        Terms::new(network).unwrap()
+    }
+
+    async fn meet(a: &Terms, b: &Terms) -> [Result<(Agreed, BytesMut), ConnectError>; 2] {
+        let (mut x, mut y) = tokio::io::duplex(256);
+        let (a, b) = tokio::join!(exchange(&mut x, a, Ok(())), exchange(&mut y, b, Ok(())));
+        [a, b]
+    }
+
+    #[tokio::test]
+    async fn limits_take_the_smaller_and_classes_match_by_name() {
+        let a = terms("n");
+        let small = TrafficClass { max_message: 1000, window: 32 * 1024, ..TrafficClass::new("query", 1, Urgency::Bulk, Order::Any) };
+        let own = TrafficClass::new("own", 1, Urgency::Bulk, Order::Fifo);
+        let limits = Limits { idle_timeout: Duration::from_secs(7), ..Limits::default() };
+        let b = Terms { network: "n".into(), classes: ClassTable::new(vec![own, small]).unwrap(), limits };
+        let [at_a, at_b] = meet(&a, &b).await;
+        let (at_a, at_b) = (at_a.unwrap().0, at_b.unwrap().0);
+        assert_eq!(at_a.known, [false, true, false, false, false]);
+        assert_eq!(at_a.from_remote, [None, Some(ClassId(1))]);
+        assert_eq!((at_a.sending[ClassId(1)].max_message, at_a.sending[ClassId(1)].window), (1000, 32 * 1024));
+        assert_eq!(at_b.known, [false, true]);
+        assert_eq!(at_b.sending[ClassId(1)].max_message, 1000);
+        assert_eq!((at_a.idle_timeout, at_b.idle_timeout), (Duration::from_secs(7), Duration::from_secs(7)));
+    }
+
+    #[tokio::test]
+    async fn another_network_is_told_to_both() {
+        for result in meet(&terms("a"), &terms("b")).await {
+            let ConnectError::Refused(closed) = result.unwrap_err() else { unreachable!() };
+            assert_eq!(closed.code, CloseCode::WrongNetwork);
+            assert!(closed.reason.contains("\"a\"") && closed.reason.contains("\"b\""), "{closed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_identity_reaches_the_other_side() {
+        let (mut x, mut y) = tokio::io::duplex(256);
+        let refusal = Closed::local(CloseCode::NotAdmitted, "blocked");
+        let t = terms("n");
+        let (a, b) = tokio::join!(exchange(&mut x, &t, Err(refusal)), exchange(&mut y, &t, Ok(())));
+        let (ConnectError::Refused(a), ConnectError::Refused(b)) = (a.unwrap_err(), b.unwrap_err()) else { unreachable!() };
+        assert_eq!((a.by, a.code), (ClosedBy::Local, CloseCode::NotAdmitted));
+        assert_eq!((b.by, b.code, &*b.reason), (ClosedBy::Remote, CloseCode::NotAdmitted, "blocked"));
+    }
+
+    #[tokio::test]
+    async fn an_order_seen_differently_is_refused() {
+        let classes = ClassTable::new(vec![TrafficClass::new("transact", 1, Urgency::Bulk, Order::Any)]).unwrap();
+        let [a, _] = meet(&terms("n"), &Terms { classes, ..terms("n") }).await;
+        assert!(matches!(a, Err(ConnectError::Refused(c)) if c.code == CloseCode::BadHello));
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_is_judged_without_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = judge(&terms("n"), body.into());
+        }
+
+        #[test]
+        fn a_cut_or_changed_hello_is_judged_without_panic(cut in 0usize..200, at in 0usize..200, with in any::<u8>()) {
+            let mut body = encode(&terms("n")).to_vec();
+            let len = body.len();
+            body[at % len] = with;
+            body.truncate(cut.min(len));
+            let _ = judge(&terms("n"), body.into());
+        }
+    }
+}

@@ -1,0 +1,565 @@
+//! The sending half of a connection: bounded queues that many senders fill, and one driver that empties them in
+//! the scheduler's order.
+//!
+//! Senders pay for a message from their class's byte budget before it's queued, so a flood in one class waits
+//! for its own room and takes nobody else's. The transport's driver asks [`Outbox::next`] for the next piece;
+//! it never sees a class it didn't ask the scheduler for.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Waker,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::task::AtomicWaker;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    queue::{ClassQueue, End, Taken, cost},
+    record::Lane,
+    scheduler::Scheduler,
+    table::{ClassId, ClassTable, Delivery},
+};
+use crate::{
+    Closed, SendError, TrySend,
+    connection::{Control, SendCounters},
+    limits,
+    sync::Mutex,
+};
+
+/// What the driver writes next.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Outgoing {
+    /// Control frames, encoded: they go before everything else.
+    Control(Bytes),
+    /// Bytes of a lane.
+    Segment(Segment),
+    /// A message that goes as a datagram: no retransmission.
+    Datagram {
+        /// Its class, by the local index.
+        class: ClassId,
+        /// The message.
+        message: Bytes,
+    },
+}
+
+/// The next bytes of a lane.
+#[derive(Debug)]
+pub struct Segment {
+    /// Which lane, by the local class index.
+    pub lane: Lane,
+    /// The bytes, in order.
+    pub chunks: Vec<Bytes>,
+    /// Their number.
+    pub bytes: usize,
+    /// The lane ends after them (slots above 0).
+    pub fin: bool,
+}
+
+/// What a transport can do with datagrams now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DatagramState {
+    /// No datagrams on this transport: `Datagram` classes are reliable.
+    #[default]
+    None,
+    /// A message of up to so many bytes may go now.
+    Ready(usize),
+    /// A message of up to so many bytes will go later.
+    Busy(usize),
+}
+
+#[derive(Debug, Default)]
+struct ControlOut {
+    ping: Option<u64>,
+    /// The latest PING's nonce only: replies can't pile up.
+    pong: Option<u64>,
+    /// Latest credit total per lane; one entry a lane at most.
+    credits: Vec<(Lane, u64)>,
+    /// Slots to free; one entry a lane at most, since the lane can't be used again before.
+    releases: Vec<Lane>,
+    /// Streamed messages that aren't wanted; bounded by the lanes as well.
+    stops: Vec<(Lane, u64, u32)>,
+    finished: bool,
+    drained: bool,
+}
+
+struct State {
+    classes: Vec<ClassQueue>,
+    scheduler: Scheduler,
+    control: ControlOut,
+    /// Reliable messages that have begun to leave.
+    started: u64,
+    /// No new messages; FINISHED follows the last one.
+    finishing: bool,
+    finished: bool,
+    closed: Option<Closed>,
+}
+
+struct Gate {
+    /// The class's send budget in bytes.
+    budget: Semaphore,
+    /// Streamed messages that may be open.
+    streamed: Arc<Semaphore>,
+    size: usize,
+}
+
+/// See the module's text.
+pub struct Outbox {
+    table: ClassTable,
+    /// Classes that the other side has too.
+    agreed: Vec<bool>,
+    gates: Vec<Gate>,
+    state: Mutex<State>,
+    wake: AtomicWaker,
+    counters: Vec<SendCounters>,
+    /// Messages have left since this was last cleared.
+    spoke: AtomicBool,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox").finish_non_exhaustive()
+    }
+}
+
+impl Outbox {
+    /// `table`: the effective classes (windows and lanes are the receiver's); `agreed[i]`: the other side has class `i`.
+    pub(crate) fn new(table: ClassTable, agreed: Vec<bool>) -> Self {
+        let gate = |class: &super::TrafficClass| Gate {
+            budget: Semaphore::new(class.send_budget),
+            streamed: Arc::new(Semaphore::new(limits::MAX_OPEN_STREAMED)),
+            size: class.send_budget,
+        };
+        let state = State {
+            classes: table.iter().map(|(_, class)| ClassQueue::new(class)).collect(),
+            scheduler: Scheduler::new(&table),
+            control: ControlOut::default(),
+            started: 0,
+            finishing: false,
+            finished: false,
+            closed: None,
+        };
+        Self {
+            gates: table.iter().map(|(_, class)| gate(class)).collect(),
+            counters: table.iter().map(|_| SendCounters::default()).collect(),
+            state: Mutex::new(state),
+            wake: AtomicWaker::new(),
+            spoke: AtomicBool::new(false),
+            agreed,
+            table,
+        }
+    }
+
+    fn check(&self, class: ClassId, size: usize) -> Result<&Gate, SendError> {
+        let (Some(gate), Some(true)) = (self.gates.get(class.index()), self.agreed.get(class.index())) else {
+            return Err(SendError::NoSuchClass(class));
+        };
+        let limit = self.table[class].max_message;
+        if size > limit {
+            return Err(SendError::TooLarge { class, size, limit });
+        }
+        Ok(gate)
+    }
+
+    /// Waits for room and queues a whole message.
+    pub(crate) async fn send(&self, class: ClassId, message: Bytes) -> Result<(), SendError> {
+        let gate = self.check(class, message.len())?;
+        let paid = match gate.budget.acquire_many(cost(message.len()) as u32).await {
+            Ok(paid) => paid,
+            Err(_) => return Err(self.closed_error()),
+        };
+        self.push(class, message, None)?;
+        paid.forget();
+        Ok(())
+    }
+
+    /// Queues a whole message if there's room.
+    pub(crate) fn try_send(&self, class: ClassId, message: Bytes) -> TrySend {
+        let gate = match self.check(class, message.len()) {
+            Ok(gate) => gate,
+            Err(SendError::TooLarge { limit, .. }) => return TrySend::TooLarge { limit },
+            Err(error) => return TrySend::Closed(error),
+        };
+        match gate.budget.try_acquire_many(cost(message.len()) as u32) {
+            Ok(paid) => match self.push(class, message, None) {
+                Ok(()) => {
+                    paid.forget();
+                    TrySend::Queued
+                }
+                Err(error) => TrySend::Closed(error),
+            },
+            Err(tokio::sync::TryAcquireError::NoPermits) => TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() },
+            Err(tokio::sync::TryAcquireError::Closed) => TrySend::Closed(self.closed_error()),
+        }
+    }
+
+    /// Queues a message in place of a queued one of the same key, which is handed back.
+    pub(crate) fn send_latest(&self, class: ClassId, key: u64, message: Bytes) -> Result<Result<Option<Bytes>, TrySend>, SendError> {
+        let gate = self.check(class, message.len())?;
+        let need = cost(message.len());
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        if let Some(error) = refusal(state) {
+            return Err(error);
+        }
+        let Some(queue) = state.classes.get_mut(class.index()) else { return Err(SendError::NoSuchClass(class)) };
+        let have = queue.keyed_len(key).map_or(0, cost);
+        if need > have {
+            match gate.budget.try_acquire_many((need - have) as u32) {
+                Ok(paid) => paid.forget(),
+                Err(_) => return Ok(Err(TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() })),
+            }
+        } else {
+            gate.budget.add_permits(have - need);
+        }
+        let old = queue.supersede(key);
+        queue.push(message, Some(key), Instant::now());
+        state.scheduler.set_waiting(class, true);
+        if old.is_some() {
+            self.counters[class.index()].superseded.fetch_add(1, Ordering::Relaxed);
+        }
+        self.wake.wake();
+        Ok(Ok(old))
+    }
+
+    fn push(&self, class: ClassId, message: Bytes, key: Option<u64>) -> Result<(), SendError> {
+        let mut state = self.state.lock();
+        if let Some(error) = refusal(&state) {
+            return Err(error);
+        }
+        if let Some(queue) = state.classes.get_mut(class.index()) {
+            queue.push(message, key, Instant::now());
+            state.scheduler.set_waiting(class, true);
+        }
+        drop(state);
+        self.wake.wake();
+        Ok(())
+    }
+
+    /// Waits until one more streamed message may be open in the class, and opens it.
+    pub(crate) async fn open(&self, class: ClassId) -> Result<OpenStream, SendError> {
+        let gate = self.check(class, 0)?;
+        let Ok(permit) = gate.streamed.clone().acquire_owned().await else { return Err(self.closed_error()) };
+        let mut state = self.state.lock();
+        if let Some(error) = refusal(&state) {
+            return Err(error);
+        }
+        let Some(queue) = state.classes.get_mut(class.index()) else { return Err(SendError::NoSuchClass(class)) };
+        let (number, room) = queue.open(Instant::now());
+        state.scheduler.set_waiting(class, true);
+        drop(state);
+        self.wake.wake();
+        Ok(OpenStream { class, number, room, _permit: permit })
+    }
+
+    /// Adds as much of `data` to a streamed message as one quantum holds, when there's room.
+    pub(crate) async fn append(&self, stream: &OpenStream, data: &mut Bytes) -> Result<(), SendError> {
+        let len = data.len().min(limits::QUANTUM);
+        if len == 0 {
+            return Ok(());
+        }
+        let room = stream.room.acquire_many(len as u32).await;
+        let mut state = self.state.lock();
+        if let Some(closed) = &state.closed {
+            return Err(closed.clone().into());
+        }
+        let Some(queue) = state.classes.get_mut(stream.class.index()) else { return Err(SendError::NoSuchClass(stream.class)) };
+        let Ok(room) = room else { return Err(SendError::Stopped(queue.append(stream.number, Bytes::new()).err().unwrap_or(0))) };
+        queue.append(stream.number, data.slice(..len)).map_err(SendError::Stopped)?;
+        room.forget();
+        bytes::Buf::advance(data, len);
+        state.scheduler.set_waiting(stream.class, true);
+        drop(state);
+        self.wake.wake();
+        Ok(())
+    }
+
+    /// Ends a streamed message.
+    pub(crate) fn end(&self, stream: &OpenStream, end: End) -> Result<(), SendError> {
+        let mut state = self.state.lock();
+        if let Some(closed) = &state.closed {
+            return Err(closed.clone().into());
+        }
+        let Some(queue) = state.classes.get_mut(stream.class.index()) else { return Err(SendError::NoSuchClass(stream.class)) };
+        let result = queue.end(stream.number, end).map_err(SendError::Stopped);
+        state.scheduler.set_waiting(stream.class, true);
+        drop(state);
+        self.wake.wake();
+        result
+    }
+
+    fn closed_error(&self) -> SendError {
+        refusal(&self.state.lock()).unwrap_or_else(|| Closed::local(crate::CloseCode::Done, "").into())
+    }
+
+    // ----- the driver's side
+
+    /// Registers who is to be woken when there may be something to send.
+    pub fn register(&self, waker: &Waker) {
+        self.wake.register(waker);
+    }
+
+    /// Wakes the driver: something outside changed (the congestion window, say).
+    pub fn wake(&self) {
+        self.wake.wake();
+    }
+
+    /// The next piece in the scheduler's order, at most `max` bytes of a lane; `None` if nothing may go now
+    /// (register, then ask once more before sleeping).
+    pub fn next(&self, max: usize, datagrams: DatagramState) -> Option<Outgoing> {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        self.finish_if_empty(state);
+        if let Some(control) = state.control.encode(state.started) {
+            return Some(Outgoing::Control(control));
+        }
+        if state.closed.is_some() {
+            return None;
+        }
+        let (limit, ready) = match datagrams {
+            DatagramState::None => (None, false),
+            DatagramState::Ready(limit) => (Some(limit), true),
+            DatagramState::Busy(limit) => (Some(limit), false),
+        };
+        loop {
+            let classes = &mut state.classes;
+            let as_datagram =
+                |class: ClassId, queue: &mut ClassQueue| limit.filter(|_| self.table[class].delivery == Delivery::Datagram).and_then(|limit| queue.datagram(limit));
+            let mut blocked = 0u16;
+            let picked = state.scheduler.pick(|class| {
+                let queue = &mut classes[class.index()];
+                let open = if as_datagram(class, queue).is_some() { ready } else { queue.ready_lane().is_some() };
+                if !open {
+                    blocked |= 1 << class.0;
+                }
+                open
+            });
+            if blocked != 0 {
+                state.scheduler.skip_blocked(|class| blocked & (1 << class.0) != 0);
+            }
+            let class = picked?;
+            let now = Instant::now();
+            let queue = &mut state.classes[class.index()];
+            if as_datagram(class, queue).is_some() {
+                let Some((message, taken)) = queue.take_datagram(now) else { continue };
+                let waiting = queue.waiting();
+                state.scheduler.charge(class, message.len());
+                state.scheduler.set_waiting(class, waiting);
+                self.account(class, &taken);
+                return Some(Outgoing::Datagram { class, message });
+            }
+            let Some(slot) = queue.ready_lane() else { continue };
+            let taken = queue.take(slot, max, now);
+            let waiting = queue.waiting();
+            state.started += taken.messages;
+            state.scheduler.charge(class, taken.bytes);
+            state.scheduler.set_waiting(class, waiting);
+            self.account(class, &taken);
+            if taken.bytes == 0 && !taken.fin {
+                continue;
+            }
+            self.spoke.store(true, Ordering::Relaxed);
+            let lane = Lane { class: class.0, slot };
+            return Some(Outgoing::Segment(Segment { lane, chunks: taken.chunks, bytes: taken.bytes, fin: taken.fin }));
+        }
+    }
+
+    fn account(&self, class: ClassId, taken: &Taken) {
+        self.gates[class.index()].budget.add_permits(taken.released);
+        self.counters[class.index()].taken(taken.messages, taken.bytes as u64, taken.waited_sum, taken.waited_max);
+    }
+
+    /// Gives back the part of a segment that the transport couldn't take, and marks its lane as blocked until
+    /// [`unblock`](Self::unblock).
+    pub fn give_back(&self, segment: Segment) {
+        let mut state = self.state.lock();
+        let class = ClassId(segment.lane.class);
+        if let Some(queue) = state.classes.get_mut(class.index()) {
+            queue.give_back(segment.lane.slot, segment.chunks, segment.fin);
+            queue.block(segment.lane.slot);
+            state.scheduler.set_waiting(class, true);
+        }
+    }
+
+    /// The transport may take more again, on any lane.
+    pub fn unblock(&self) {
+        self.state.lock().classes.iter_mut().for_each(ClassQueue::unblock);
+    }
+
+    fn finish_if_empty(&self, state: &mut State) {
+        if state.finishing && !state.finished && state.classes.iter_mut().all(ClassQueue::is_empty) {
+            state.finished = true;
+            state.control.finished = true;
+        }
+    }
+
+    // ----- what the other side's control frames do
+
+    /// More credit for a lane of ours. `false`: there's no such lane.
+    pub(crate) fn on_credit(&self, lane: Lane, total: u64) -> bool {
+        let known = self.state.lock().classes.get_mut(usize::from(lane.class)).is_some_and(|queue| queue.credit(lane.slot, total));
+        self.wake.wake();
+        known
+    }
+
+    /// A large message of ours is taken. `false`: its slot wasn't waiting for that.
+    pub(crate) fn on_release(&self, lane: Lane) -> bool {
+        let known = self.state.lock().classes.get_mut(usize::from(lane.class)).is_some_and(|queue| queue.release(lane.slot));
+        self.wake.wake();
+        known
+    }
+
+    /// A streamed message of ours isn't wanted. One that has ended meanwhile is nobody's concern.
+    pub(crate) fn on_stop(&self, lane: Lane, number: u64, code: u32) -> bool {
+        let mut state = self.state.lock();
+        let class = ClassId(lane.class);
+        let Some(queue) = state.classes.get_mut(class.index()) else { return false };
+        queue.stop(number, code);
+        state.scheduler.set_waiting(class, true);
+        drop(state);
+        self.wake.wake();
+        true
+    }
+
+    // ----- control frames of our own
+
+    pub(crate) fn ping(&self, nonce: u64) {
+        self.state.lock().control.ping = Some(nonce);
+        self.wake.wake();
+    }
+
+    pub(crate) fn pong(&self, nonce: u64) {
+        self.state.lock().control.pong = Some(nonce);
+        self.wake.wake();
+    }
+
+    pub(crate) fn credit(&self, lane: Lane, total: u64) {
+        let mut state = self.state.lock();
+        match state.control.credits.iter_mut().find(|(l, _)| *l == lane) {
+            Some((_, t)) => *t = total,
+            None => state.control.credits.push((lane, total)),
+        }
+        drop(state);
+        self.wake.wake();
+    }
+
+    pub(crate) fn release(&self, lane: Lane) {
+        let mut state = self.state.lock();
+        // Credit for a use of the lane that is over would be taken for the next one's.
+        state.control.credits.retain(|(l, _)| *l != lane);
+        state.control.releases.push(lane);
+        drop(state);
+        self.wake.wake();
+    }
+
+    pub(crate) fn stop(&self, lane: Lane, number: u64, code: u32) {
+        let mut state = self.state.lock();
+        if !state.control.stops.iter().any(|(l, n, _)| (*l, *n) == (lane, number)) {
+            // A sender that starts messages faster than it reads our STOPs loses the oldest: it's told by the next.
+            if state.control.stops.len() >= limits::MAX_CLASSES * 16 {
+                state.control.stops.remove(0);
+            }
+            state.control.stops.push((lane, number, code));
+        }
+        drop(state);
+        self.wake.wake();
+    }
+
+    pub(crate) fn drained(&self) {
+        self.state.lock().control.drained = true;
+        self.wake.wake();
+    }
+
+    /// No new messages; FINISHED follows the last queued one.
+    pub(crate) fn finish(&self) {
+        self.state.lock().finishing = true;
+        self.wake.wake();
+    }
+
+    /// The end: senders get `closed`, queued messages are dropped.
+    pub(crate) fn close(&self, closed: Closed) {
+        let mut state = self.state.lock();
+        if state.closed.is_none() {
+            state.closed = Some(closed);
+            for gate in &self.gates {
+                gate.budget.close();
+                gate.streamed.close();
+            }
+            // Dropping the queues closes the streamed messages' rooms and frees what was queued.
+            for (queue, (_, class)) in state.classes.iter_mut().zip(self.table.iter()) {
+                queue.close_rooms();
+                *queue = ClassQueue::new(class);
+            }
+        }
+        drop(state);
+        self.wake.wake();
+    }
+
+    /// Whether messages have left since the last [`heard`](Self::heard).
+    pub(crate) fn spoke(&self) -> bool {
+        self.spoke.load(Ordering::Relaxed)
+    }
+
+    /// The other side gave a life sign.
+    pub(crate) fn heard(&self) {
+        self.spoke.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counters(&self) -> &[SendCounters] {
+        &self.counters
+    }
+
+    /// Bytes waiting, by class.
+    pub(crate) fn depths(&self) -> Vec<usize> {
+        self.state.lock().classes.iter().map(ClassQueue::depth).collect()
+    }
+}
+
+fn refusal(state: &State) -> Option<SendError> {
+    match &state.closed {
+        Some(closed) => Some(closed.clone().into()),
+        None if state.finishing => Some(Closed::local(crate::CloseCode::Done, "this side is closing the connection").into()),
+        None => None,
+    }
+}
+
+/// An open streamed message of ours.
+#[derive(Debug)]
+pub(crate) struct OpenStream {
+    class: ClassId,
+    number: u64,
+    room: Arc<Semaphore>,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl ControlOut {
+    fn encode(&mut self, started: u64) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        if let Some(nonce) = self.pong.take() {
+            Control::Pong(nonce).encode(&mut out);
+        }
+        if let Some(nonce) = self.ping.take() {
+            Control::Ping(nonce).encode(&mut out);
+        }
+        for (lane, total) in self.credits.drain(..) {
+            Control::Credit { lane, total }.encode(&mut out);
+        }
+        for (lane, number, code) in self.stops.drain(..) {
+            Control::Stop { lane, number, code }.encode(&mut out);
+        }
+        for lane in self.releases.drain(..) {
+            Control::Release(lane).encode(&mut out);
+        }
+        if std::mem::take(&mut self.finished) {
+            Control::Finished { messages: started }.encode(&mut out);
+        }
+        if std::mem::take(&mut self.drained) {
+            Control::Drained.encode(&mut out);
+        }
+        (!out.is_empty()).then(|| out.freeze())
+    }
+}

@@ -1,0 +1,238 @@
+//! Who goes next: weighted shares, latency classes first while within their share. No I/O, no clock.
+//!
+//! Start-time fair queueing with a lead. Each class has a virtual time that advances by `bytes / weight` when
+//! it sends; the connection's virtual time is the least of those that wait. The class furthest behind goes
+//! next, so in the long run each waiting class gets its weight's share of the bytes and none starves. A
+//! latency class may run ahead of the connection's virtual time by a *lead* ([`LEAD`] bytes); while it's
+//! within it, it goes before every bulk class. An idle class keeps no credit: it starts again at the
+//! connection's virtual time, so a long silence can't be turned into a long monopoly.
+//!
+//! Strict priority would let a QUERY flood stop consensus; a byte ratio alone (CometBFT's `MConnection`, its
+//! ancestor) makes an urgent message wait for the class furthest behind.
+//!
+//! Provided: work conservation, long-run shares by weight, urgent-first within the lead.
+//! Not provided: rates in time (a congestion controller's business), fairness inside a class (the queue's).
+
+use super::table::{ClassId, ClassTable, Urgency};
+
+/// Bytes that a latency class may be ahead of its share and still go first. Four quanta: a burst of small
+/// messages or one of 64 KiB goes at once, a flood is put in its place after that.
+pub const LEAD: u64 = 64 * 1024;
+
+/// Virtual time is kept in bytes x `SCALE` / weight, so that division loses nothing that matters.
+const SCALE: u64 = 1 << 12;
+
+#[derive(Debug, Clone)]
+struct Entry {
+    weight: u64,
+    latency: bool,
+    /// Virtual time: where this class stands.
+    at: u64,
+    waiting: bool,
+}
+
+/// The order of sending for one connection. See the module's text.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    classes: Vec<Entry>,
+    /// The connection's virtual time: never goes back.
+    now: u64,
+}
+
+impl Scheduler {
+    /// A scheduler for the classes of a table.
+    pub fn new(table: &ClassTable) -> Self {
+        let entry = |(_, class): (ClassId, &super::table::TrafficClass)| Entry {
+            weight: u64::from(class.weight),
+            latency: class.urgency == Urgency::Latency,
+            at: 0,
+            waiting: false,
+        };
+        Self { classes: table.iter().map(entry).collect(), now: 0 }
+    }
+
+    /// Says whether a class has something to send. A class blocked by credit still waits.
+    pub fn set_waiting(&mut self, class: ClassId, waiting: bool) {
+        let now = self.now;
+        let Some(entry) = self.classes.get_mut(class.index()) else { return };
+        if waiting && !entry.waiting {
+            entry.at = entry.at.max(now);
+        }
+        entry.waiting = waiting;
+    }
+
+    /// The class that goes next among those that wait and of which `ready` holds (credit, room on the wire);
+    /// `None` only if there's no such class.
+    pub fn pick(&self, mut ready: impl FnMut(ClassId) -> bool) -> Option<ClassId> {
+        let mut best: Option<(ClassId, u64)> = None;
+        for (i, entry) in self.classes.iter().enumerate() {
+            let id = ClassId(i as u8);
+            if !entry.waiting || !ready(id) {
+                continue;
+            }
+            if entry.latency && entry.at <= self.now.saturating_add(LEAD * SCALE / entry.weight) {
+                return Some(id);
+            }
+            if best.is_none_or(|(_, at)| entry.at < at) {
+                best = Some((id, entry.at));
+            }
+        }
+        best.map(|(id, _)| id)
+    }
+
+    /// Charges a class for bytes that went out.
+    pub fn charge(&mut self, class: ClassId, bytes: usize) {
+        let Some(entry) = self.classes.get_mut(class.index()) else { return };
+        entry.at = entry.at.saturating_add((bytes as u64).saturating_mul(SCALE) / entry.weight);
+        if let Some(least) = self.classes.iter().filter(|e| e.waiting).map(|e| e.at).min() {
+            self.now = self.now.max(least);
+        }
+    }
+
+    /// Tells that a waiting class can't send now (credit): time goes on without it, and it keeps at most one
+    /// lead of what it missed.
+    pub fn skip_blocked(&mut self, mut blocked: impl FnMut(ClassId) -> bool) {
+        let open = self.classes.iter().enumerate().filter(|(i, e)| e.waiting && !blocked(ClassId(*i as u8))).map(|(_, e)| e.at).min();
+        let Some(open) = open else { return };
+        self.now = self.now.max(open);
+        for entry in &mut self.classes {
+            if entry.waiting {
+                entry.at = entry.at.max(self.now.saturating_sub(LEAD * SCALE / entry.weight));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::class::table::{Order, TrafficClass};
+
+    fn table(classes: &[(u32, Urgency)]) -> ClassTable {
+        let class = |(i, (weight, urgency)): (usize, &(u32, Urgency))| TrafficClass::new(&format!("c{i}"), *weight, *urgency, Order::Any);
+        ClassTable::new(classes.iter().enumerate().map(class).collect()).unwrap()
+    }
+
+    fn urgency() -> impl Strategy<Value = Urgency> {
+        prop_oneof![Just(Urgency::Latency), Just(Urgency::Bulk)]
+    }
+
+    proptest! {
+        /// All wait all the time: bytes delivered follow the weights to within a lead and two quanta.
+        #[test]
+        fn shares_follow_weights(classes in prop::collection::vec((1u32..100, urgency()), 1..8), sizes in prop::collection::vec(1usize..16384, 4000)) {
+            let table = table(&classes);
+            let mut scheduler = Scheduler::new(&table);
+            (0..classes.len()).for_each(|i| scheduler.set_waiting(ClassId(i as u8), true));
+            let mut sent = vec![0u64; classes.len()];
+            for size in &sizes {
+                let id = scheduler.pick(|_| true).unwrap();
+                scheduler.charge(id, *size);
+                sent[id.index()] += *size as u64;
+            }
+            let (total, weights): (u64, u64) = (sent.iter().sum(), classes.iter().map(|c| u64::from(c.0)).sum());
+            for (i, (weight, _)) in classes.iter().enumerate() {
+                let share = total * u64::from(*weight) / weights;
+                // All latency classes' leads may come off the others' shares.
+                let slack = (classes.len() as u64 + 1) * (LEAD + 2 * 16384);
+                prop_assert!(sent[i] + slack >= share, "class {i}: {} of {share}", sent[i]);
+            }
+        }
+
+        /// A latency class that asks for less than its share never waits behind a bulk class.
+        #[test]
+        fn urgent_first_within_share(weight in 1u32..50, bulk in 1u32..50, message in 1usize..2000) {
+            let table = table(&[(bulk, Urgency::Bulk), (weight, Urgency::Latency)]);
+            let (b, l) = (ClassId(0), ClassId(1));
+            let mut scheduler = Scheduler::new(&table);
+            scheduler.set_waiting(b, true);
+            // One urgent message per n bulk quanta, n such that the urgent class stays within its share.
+            let n = message * bulk as usize / (weight as usize * 16384) + 1;
+            for _ in 0..300 {
+                for _ in 0..n {
+                    prop_assert_eq!(scheduler.pick(|_| true), Some(b));
+                    scheduler.charge(b, 16384);
+                }
+                scheduler.set_waiting(l, true);
+                prop_assert_eq!(scheduler.pick(|_| true), Some(l));
+                scheduler.charge(l, message);
+                scheduler.set_waiting(l, false);
+            }
+        }
+
+        /// Work-conserving: somebody goes whenever somebody waiting is ready.
+        #[test]
+        fn work_conserving(classes in prop::collection::vec((1u32..100, urgency()), 1..16), steps in prop::collection::vec((any::<u16>(), any::<u16>(), 1usize..70000), 200)) {
+            let table = table(&classes);
+            let mut scheduler = Scheduler::new(&table);
+            for (waiting, ready, size) in steps {
+                (0..classes.len()).for_each(|i| scheduler.set_waiting(ClassId(i as u8), waiting & (1 << i) != 0));
+                let ready = |id: ClassId| ready & (1 << id.0) != 0;
+                let any = (0..classes.len()).any(|i| waiting & (1 << i) != 0 && ready(ClassId(i as u8)));
+                let picked = scheduler.pick(ready);
+                prop_assert_eq!(picked.is_some(), any);
+                if let Some(id) = picked {
+                    prop_assert!(ready(id));
+                    scheduler.charge(id, size);
+                    scheduler.skip_blocked(|id| !ready(id));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_of_queries_does_not_stop_beliefs() {
+        let table = table(&[(30, Urgency::Latency), (10, Urgency::Bulk)]);
+        let mut scheduler = Scheduler::new(&table);
+        scheduler.set_waiting(ClassId(0), true);
+        scheduler.set_waiting(ClassId(1), true);
+        let mut sent = [0usize; 2];
+        for _ in 0..10_000 {
+            let id = scheduler.pick(|_| true).unwrap();
+            scheduler.charge(id, 100);
+            sent[id.index()] += 100;
+        }
+        assert!(sent[1] * 4 >= sent.iter().sum::<usize>() - 4 * LEAD as usize, "{sent:?}");
+    }
+
+    #[test]
+    fn silence_earns_no_monopoly() {
+        let table = table(&[(1, Urgency::Bulk), (1, Urgency::Bulk)]);
+        let mut scheduler = Scheduler::new(&table);
+        scheduler.set_waiting(ClassId(0), true);
+        for _ in 0..1000 {
+            scheduler.charge(ClassId(0), 16384);
+        }
+        scheduler.set_waiting(ClassId(1), true);
+        let mut run = 0;
+        while scheduler.pick(|_| true) == Some(ClassId(1)) {
+            scheduler.charge(ClassId(1), 16384);
+            run += 1;
+            assert!(run <= 2, "the class that was silent sends alone");
+        }
+    }
+
+    #[test]
+    fn a_blocked_class_does_not_take_the_others_lead() {
+        let table = table(&[(10, Urgency::Latency), (10, Urgency::Bulk), (10, Urgency::Bulk)]);
+        let (query, stuck, bulk) = (ClassId(0), ClassId(1), ClassId(2));
+        let mut scheduler = Scheduler::new(&table);
+        scheduler.set_waiting(stuck, true);
+        scheduler.set_waiting(bulk, true);
+        for _ in 0..100 {
+            for _ in 0..10 {
+                scheduler.skip_blocked(|id| id == stuck);
+                assert_eq!(scheduler.pick(|id| id != stuck), Some(bulk));
+                scheduler.charge(bulk, 16384);
+            }
+            scheduler.skip_blocked(|id| id == stuck);
+            scheduler.set_waiting(query, true);
+            assert_eq!(scheduler.pick(|id| id != stuck), Some(query));
+            scheduler.charge(query, 16384);
+            scheduler.set_waiting(query, false);
+        }
+    }
+}

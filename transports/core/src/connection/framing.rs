@@ -1,0 +1,299 @@
+//! Class framing: lanes and control frames on one ordered stream of bytes. What TCP uses, and what makes a
+//! third transport short: do a handshake, [`exchange`](crate::hello::exchange) hellos, start a [`Session`], and
+//! [`drive`] it.
+//!
+//! A frame: lane (1 byte, [`Lane::to_byte`]; `0xff` for control frames) | length (varint, at most 16 KiB) |
+//! payload. An empty frame ends a lane above slot 0. One write is at most one frame of 16 KiB: what is given to
+//! a byte stream can't be overtaken, so no more of it is given than that.
+//!
+//! Provided: credit per lane (a class that isn't read pauses only itself), bounded memory (a lane's window).
+//! Not provided: isolation from loss; that's the byte stream's order.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::Notify,
+    task::JoinSet,
+};
+
+use super::{Control, LaneSource, Session};
+use crate::{
+    CloseCode, Closed, ClosedBy,
+    class::{DatagramState, Lane, Outgoing},
+    limits,
+    sync::Mutex,
+    varint,
+};
+
+/// The lane byte of control frames. Class 15, slot 15 can't be used for a lane in class framing.
+const CONTROL: u8 = 0xff;
+/// A frame's head: lane, and a varint of four bytes at most.
+const HEAD: usize = 5;
+/// Payload of a frame: head and payload are one TLS record (RFC 8446, section 5.1: 2^14 bytes).
+const PAYLOAD: usize = limits::QUANTUM - HEAD;
+/// Payloads below this are copied together: many tiny ones would cost more in bookkeeping than in bytes.
+const COPY_BELOW: usize = 8 * 1024;
+/// How long the last words of a connection may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Drives a session over a byte stream until the connection is over. `early` is what [`exchange`](crate::hello::exchange) gave back.
+///
+/// # Cancel safety
+/// Dropping the future ends the connection without a word.
+pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
+    let (mut input, mut output) = tokio::io::split(io);
+    let reading = async {
+        let closed = match read(&mut input, &session, early).await {
+            Ok(never) => never,
+            Err(closed) => closed,
+        };
+        session.end(closed);
+    };
+    let writing = async {
+        if let Err(error) = write(&mut output, &session).await {
+            session.end(Closed::transport(CloseCode::Lost, error.to_string()));
+        }
+    };
+    // The reader goes on while the writer says its last words, and the other way round.
+    tokio::pin!(reading);
+    tokio::select! {
+        biased;
+        () = writing => {}
+        () = async { (&mut reading).await; std::future::pending().await } => {}
+    }
+}
+
+async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
+    let outbox = session.outbox();
+    let mut frame = BytesMut::with_capacity(limits::QUANTUM + HEAD);
+    let mut flushed = true;
+    loop {
+        frame.clear();
+        match outbox.next(PAYLOAD, DatagramState::None) {
+            Some(Outgoing::Control(control)) => {
+                for piece in control.chunks(PAYLOAD) {
+                    head(&mut frame, CONTROL, piece.len());
+                    frame.put_slice(piece);
+                }
+            }
+            Some(Outgoing::Segment(segment)) => {
+                let lane = segment.lane.to_byte();
+                if segment.bytes > 0 {
+                    head(&mut frame, lane, segment.bytes);
+                    segment.chunks.iter().for_each(|chunk| frame.put_slice(chunk));
+                }
+                if segment.fin {
+                    head(&mut frame, lane, 0);
+                }
+            }
+            Some(Outgoing::Datagram { .. }) => continue,
+            None if !flushed => {
+                if until_over(session, output.flush()).await?.is_some() {
+                    flushed = true;
+                    continue;
+                }
+            }
+            None => {
+                let wait = std::future::poll_fn(|cx| {
+                    outbox.register(cx.waker());
+                    if outbox.has_next() { Poll::Ready(Ok(())) } else { Poll::Pending }
+                });
+                if until_over(session, wait).await?.is_some() {
+                    continue;
+                }
+            }
+        }
+        if session.over().is_cancelled() {
+            return last_words(output, session).await;
+        }
+        if until_over(session, output.write_all(&frame)).await?.is_none() {
+            return last_words(output, session).await;
+        }
+        flushed = false;
+    }
+}
+
+fn head(frame: &mut BytesMut, lane: u8, len: usize) {
+    frame.put_u8(lane);
+    varint::put(frame, len as u64);
+}
+
+/// Waits, but not beyond the connection's end. A stuck write must not hold the end up.
+async fn until_over<T>(session: &Session, work: impl Future<Output = std::io::Result<T>>) -> std::io::Result<Option<T>> {
+    tokio::select! {
+        biased;
+        done = work => done.map(Some),
+        () = session.over().cancelled() => Ok(None),
+    }
+}
+
+/// Says CLOSE if this side ended it. A frame may have been cut by the end, then the other side only sees it end.
+async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
+    let words = async {
+        if let Some(Closed { by: ClosedBy::Local, code, reason }) = session.closed() {
+            let mut body = BytesMut::new();
+            Control::Close { code: code.number(), reason: Bytes::copy_from_slice(reason.as_bytes()) }.encode(&mut body);
+            let mut frame = BytesMut::new();
+            head(&mut frame, CONTROL, body.len());
+            frame.put_slice(&body);
+            output.write_all(&frame).await?;
+        }
+        output.shutdown().await
+    };
+    tokio::time::timeout(LAST_WORDS, words).await.unwrap_or(Ok(()))
+}
+
+/// A lane's bytes between the stream's reader and the lane's own.
+#[derive(Default)]
+struct Channel {
+    queue: Mutex<ChannelQueue>,
+    arrived: Notify,
+    taken: AtomicU64,
+}
+
+#[derive(Default)]
+struct ChannelQueue {
+    chunks: VecDeque<Bytes>,
+    tail: BytesMut,
+    ended: bool,
+}
+
+struct ChannelSource(Arc<Channel>);
+
+impl LaneSource for ChannelSource {
+    async fn read(&mut self, into: &mut VecDeque<Bytes>) -> Result<bool, Closed> {
+        loop {
+            {
+                let mut queue = self.0.queue.lock();
+                into.append(&mut queue.chunks);
+                if !queue.tail.is_empty() {
+                    into.push_back(queue.tail.split().freeze());
+                }
+                if !into.is_empty() {
+                    return Ok(true);
+                }
+                if queue.ended {
+                    return Ok(false);
+                }
+            }
+            self.0.arrived.notified().await;
+        }
+    }
+
+    fn taken(&mut self, bytes: usize) {
+        self.0.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+struct LaneState {
+    channel: Arc<Channel>,
+    received: u64,
+    window: u64,
+}
+
+/// Reads frames and hands them to their lanes. Ends with the connection.
+async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut buffer: BytesMut) -> Result<Closed, Closed> {
+    let mut lanes: HashMap<u8, LaneState> = HashMap::new();
+    let mut readers: JoinSet<()> = JoinSet::new();
+    let mut control = BytesMut::new();
+    loop {
+        while let Some((lane, len, head)) = frame_head(&buffer).map_err(|what| session.violation(CloseCode::Protocol, what))? {
+            if buffer.len() < head + len {
+                break;
+            }
+            buffer.advance(head);
+            let payload = buffer.split_to(len);
+            if lane == CONTROL {
+                control.extend_from_slice(&payload);
+                while let Some(frame) = Control::decode(&mut control).map_err(|bad| session.violation(CloseCode::Protocol, bad.to_string()))? {
+                    session.on_control(frame)?;
+                }
+            } else {
+                deliver(session, &mut lanes, &mut readers, lane, payload)?;
+            }
+        }
+        buffer.reserve(2 * limits::QUANTUM);
+        let read = tokio::select! {
+            biased;
+            () = session.over().cancelled() => return Err(session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, ""))),
+            Some(_) = readers.join_next(), if !readers.is_empty() => continue,
+            read = input.read_buf(&mut buffer) => read,
+        };
+        match read {
+            Ok(0) => return Err(Closed::transport(CloseCode::Lost, "the other side hung up without a word")),
+            Ok(_) => session.heard(),
+            Err(error) => return Err(Closed::transport(CloseCode::Lost, error.to_string())),
+        }
+    }
+}
+
+/// Lane, payload length, length of the head.
+fn frame_head(buffer: &[u8]) -> Result<Option<(u8, usize, usize)>, &'static str> {
+    let Some((&lane, mut rest)) = buffer.split_first() else { return Ok(None) };
+    let before = rest.len();
+    let Some(len) = varint::get(&mut rest) else { return Ok(None) };
+    match usize::try_from(len) {
+        Ok(len) if len <= limits::QUANTUM => Ok(Some((lane, len, 1 + before - rest.len()))),
+        _ => Err("a frame longer than a quantum"),
+    }
+}
+
+fn deliver(session: &Arc<Session>, lanes: &mut HashMap<u8, LaneState>, readers: &mut JoinSet<()>, byte: u8, payload: BytesMut) -> Result<(), Closed> {
+    let lane = Lane::from_byte(byte);
+    let state = match lanes.entry(byte) {
+        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+        std::collections::hash_map::Entry::Vacant(entry) => {
+            let class = session.local_class(lane).map(|class| &session.table()[class]);
+            let Some(class) = class.filter(|class| lane.slot <= class.large_lanes) else {
+                return Err(session.violation(CloseCode::Protocol, "a lane that isn't agreed"));
+            };
+            let channel = Arc::<Channel>::default();
+            let window = (if lane.slot == 0 { class.window } else { class.large_window }) as u64;
+            let (session, mut source) = (session.clone(), ChannelSource(channel.clone()));
+            readers.spawn(async move {
+                tokio::select! {
+                    biased;
+                    () = session.over().cancelled() => {}
+                    _ = session.receive_lane(lane, &mut source) => {}
+                }
+            });
+            entry.insert(LaneState { channel, received: 0, window })
+        }
+    };
+    if payload.is_empty() {
+        if lane.slot == 0 {
+            return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
+        }
+        state.channel.queue.lock().ended = true;
+        state.channel.arrived.notify_one();
+        lanes.remove(&byte);
+        return Ok(());
+    }
+    state.received += payload.len() as u64;
+    if state.received > state.channel.taken.load(Ordering::Relaxed) + state.window {
+        return Err(session.violation(CloseCode::FlowControl, "more bytes on a lane than credit was given for"));
+    }
+    let mut queue = state.channel.queue.lock();
+    if payload.len() < COPY_BELOW {
+        queue.tail.extend_from_slice(&payload);
+    } else {
+        if !queue.tail.is_empty() {
+            let tail = queue.tail.split().freeze();
+            queue.chunks.push_back(tail);
+        }
+        queue.chunks.push_back(payload.freeze());
+    }
+    drop(queue);
+    state.channel.arrived.notify_one();
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! Takes a lane's bytes up: records, messages, credit. The same code for a QUIC stream and a lane of class framing.
+
+use std::{collections::VecDeque, future::Future, sync::Arc};
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::Session;
+use crate::{
+    CloseCode, Closed, RecvError,
+    class::{ClassId, Inbound, Inbox, Lane, Record, StreamIn},
+    limits, varint,
+};
+
+/// Where a lane's bytes come from.
+pub trait LaneSource: Send {
+    /// Waits for bytes and appends them to `into`. `false`: the lane has ended, and nothing was appended.
+    ///
+    /// # Errors
+    /// How the connection ended, or that the lane was cut off.
+    ///
+    /// # Cancel safety
+    /// Needn't be cancel-safe: a lane's reader ends with its connection.
+    fn read(&mut self, into: &mut VecDeque<Bytes>) -> impl Future<Output = Result<bool, Closed>> + Send;
+
+    /// So many bytes more have been taken up: for sources that check credit themselves.
+    fn taken(&mut self, _bytes: usize) {}
+}
+
+struct LaneIn<'a, S> {
+    session: &'a Arc<Session>,
+    source: &'a mut S,
+    class: ClassId,
+    /// As the other side names it.
+    lane: Lane,
+    chunks: VecDeque<Bytes>,
+    /// Bytes taken up, and the total that the other side has credit for.
+    taken: u64,
+    allowed: u64,
+    window: u64,
+    over: bool,
+}
+
+impl Session {
+    /// Reads a lane to its end, as the other side names it, and delivers its messages. `Err`: the connection is
+    /// over, by this lane's fault or another's.
+    pub async fn receive_lane(self: &Arc<Self>, lane: Lane, source: &mut impl LaneSource) -> Result<(), Closed> {
+        let Some(class) = self.local_class(lane).filter(|class| self.occupy(*class, lane.slot)) else {
+            return Err(self.violation(CloseCode::Protocol, "a lane that isn't agreed or is in use"));
+        };
+        let kind = &self.table()[class];
+        let window = (if lane.slot == 0 { kind.window } else { kind.large_window }) as u64;
+        let mut reader =
+            LaneIn { session: self, source, class, lane, chunks: VecDeque::new(), taken: 0, allowed: window, window, over: false };
+        let result = reader.run().await;
+        if result.is_ok() && lane.slot > 0 {
+            self.vacate(class, lane.slot);
+            self.outbox().release(lane);
+        }
+        result
+    }
+}
+
+impl<S: LaneSource> LaneIn<'_, S> {
+    async fn run(&mut self) -> Result<(), Closed> {
+        let session = self.session;
+        let inbox = session.inbox(self.class).ok_or_else(|| self.protocol("no such class"))?;
+        while let Some(head) = self.head().await? {
+            match Record::from_varint(head) {
+                Some(Record::Whole(len)) => {
+                    let max = session.table()[self.class].max_message;
+                    let len = usize::try_from(len).ok().filter(|len| *len <= max);
+                    let len = len.ok_or_else(|| session.violation(CloseCode::TooLarge, "a message larger than its class permits"))?;
+                    let room = inbox.reserve(len).await.ok_or_else(|| self.ended())?;
+                    let message = self.message(len).await?;
+                    room.deliver(Inbound::Whole(message));
+                }
+                Some(Record::Start(number)) => self.streamed(inbox, number).await?,
+                _ => return Err(self.protocol("a record that may not stand here")),
+            }
+            session.message_completed();
+            if self.lane.slot > 0 {
+                return if self.fill().await? { Err(self.protocol("a second message on a large message's lane")) } else { Ok(()) };
+            }
+        }
+        Ok(())
+    }
+
+    fn protocol(&self, what: &'static str) -> Closed {
+        self.session.violation(CloseCode::Protocol, what)
+    }
+
+    fn ended(&self) -> Closed {
+        self.session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, ""))
+    }
+
+    /// Sees to it that there are bytes. `false`: the lane has ended.
+    async fn fill(&mut self) -> Result<bool, Closed> {
+        while self.chunks.is_empty() {
+            if self.over || !self.source.read(&mut self.chunks).await? {
+                self.over = true;
+                return Ok(false);
+            }
+            self.session.heard();
+            self.chunks.retain(|chunk| !chunk.is_empty());
+        }
+        Ok(true)
+    }
+
+    /// Counts bytes as taken up, and gives credit again once half a window is.
+    fn consumed(&mut self, len: usize) {
+        self.taken += len as u64;
+        self.source.taken(len);
+        if !self.over && self.allowed - self.taken.min(self.allowed) <= self.window / 2 {
+            self.allowed = self.taken + self.window;
+            self.session.outbox().credit(self.lane, self.allowed);
+        }
+    }
+
+    async fn byte(&mut self) -> Result<Option<u8>, Closed> {
+        if !self.fill().await? {
+            return Ok(None);
+        }
+        let byte = self.chunks.front_mut().map(Buf::get_u8);
+        self.drop_empty();
+        self.consumed(1);
+        Ok(byte)
+    }
+
+    fn drop_empty(&mut self) {
+        if self.chunks.front().is_some_and(Bytes::is_empty) {
+            self.chunks.pop_front();
+        }
+    }
+
+    /// A record's head. `None`: the lane ended before it, as it may.
+    async fn head(&mut self) -> Result<Option<u64>, Closed> {
+        if !self.fill().await? {
+            return Ok(None);
+        }
+        // Nearly always the head stands whole in the chunk.
+        if let Some(front) = self.chunks.front_mut() {
+            let before = front.len();
+            if let Some(head) = varint::get(front) {
+                let len = before - front.len();
+                self.drop_empty();
+                self.consumed(len);
+                return Ok(Some(head));
+            }
+        }
+        let mut head = [0u8; varint::MAX_LEN];
+        let mut have = 0;
+        loop {
+            let Some(byte) = self.byte().await? else { return Err(self.protocol("a lane ended in a record's head")) };
+            head[have] = byte;
+            have += 1;
+            if have == varint::len_of_first(head[0]) {
+                return Ok(varint::get(&mut &head[..have]));
+            }
+        }
+    }
+
+    /// At most `max` bytes of what has arrived, waiting for some. `None`: the lane has ended.
+    async fn some(&mut self, max: usize) -> Result<Option<Bytes>, Closed> {
+        if !self.fill().await? {
+            return Ok(None);
+        }
+        let Some(front) = self.chunks.front_mut() else { return Ok(None) };
+        let piece = front.split_to(max.min(front.len()));
+        self.drop_empty();
+        self.consumed(piece.len());
+        Ok(Some(piece))
+    }
+
+    /// A message of `len` bytes, for which there's room. It's copied: the transport's buffers are larger than what
+    /// they carry, and a small message must not hold one alive.
+    async fn message(&mut self, len: usize) -> Result<Bytes, Closed> {
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        // Reserved in full only where the class permits no more than that anyway; beyond, memory follows the
+        // bytes that have arrived, not the length declared.
+        let mut message = BytesMut::with_capacity(len.min(limits::SMALL_MESSAGE));
+        while message.len() < len {
+            let Some(piece) = self.some(len - message.len()).await? else { return Err(self.protocol("a lane ended in a message")) };
+            if message.capacity() - message.len() < piece.len() {
+                message.reserve(piece.len().max(message.len().min(len - message.len())));
+            }
+            message.extend_from_slice(&piece);
+        }
+        Ok(message.freeze())
+    }
+
+    async fn streamed(&mut self, inbox: &Inbox, number: u64) -> Result<(), Closed> {
+        let room = inbox.reserve(0).await.ok_or_else(|| self.ended())?;
+        let (session, lane) = (Arc::downgrade(self.session), self.lane);
+        let (stream, reader) = StreamIn::pair(move |code| {
+            if let Some(session) = session.upgrade() {
+                session.outbox().stop(lane, number, code);
+            }
+        });
+        room.deliver(Inbound::Streamed(reader));
+        let result = self.parts(&stream).await;
+        stream.end(result.clone());
+        match result {
+            Err(RecvError::Closed(closed)) => Err(closed),
+            _ => Ok(()),
+        }
+    }
+
+    async fn parts(&mut self, stream: &StreamIn) -> Result<(), RecvError> {
+        let mut wanted = true;
+        loop {
+            match self.head().await?.and_then(Record::from_varint) {
+                Some(Record::Part(len)) => {
+                    let len = usize::try_from(len).ok().filter(|len| *len <= limits::QUANTUM);
+                    let mut left = len.ok_or_else(|| self.protocol("a part longer than a quantum"))?;
+                    while left > 0 {
+                        let Some(piece) = self.some(left).await? else { return Err(self.protocol("a lane ended in a part").into()) };
+                        left -= piece.len();
+                        wanted = wanted && stream.push(Bytes::copy_from_slice(&piece)).await;
+                    }
+                }
+                Some(Record::End) => return Ok(()),
+                Some(Record::Abort(code)) => return Err(RecvError::Aborted(code)),
+                _ => return Err(self.protocol("a record that may not stand in a streamed message").into()),
+            }
+        }
+    }
+}

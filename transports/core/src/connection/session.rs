@@ -1,0 +1,378 @@
+//! One connection's life: queues, scheduler, credit, liveness and the end, shared by all transports.
+//!
+//! A transport makes a [`Session`] after its handshake and hello, then drives it: it writes what
+//! [`Session::outbox`] gives, hands each lane's bytes to [`Session::receive_lane`], each control frame to
+//! [`Session::on_control`], calls [`Session::heard`] when bytes arrive, and stops at [`Session::over`]. What the
+//! application holds is a [`Connection`].
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Connection, Control,
+    stats::{ClassStats, ConnectionStats, PathStats},
+};
+use crate::{
+    CloseCode, Closed, ClosedBy,
+    admission::Agreed,
+    class::{ClassId, ClassTable, Inbox, Inbound, Lane, Outbox},
+    identity::Remote,
+    limits::Limits,
+    sync::Mutex,
+};
+
+/// What a transport tells of a connection when it makes the session.
+pub struct SessionInfo {
+    /// The transport's name.
+    pub transport: &'static str,
+    /// This side dialed.
+    pub dialed: bool,
+    /// The other side.
+    pub remote: Remote,
+    /// Address of this side, for logs.
+    pub local_addr: String,
+    /// Address of the other side, for logs.
+    pub remote_addr: String,
+    /// Keying material that both sides of this very connection share and nobody else has (RFC 8446, section
+    /// 7.5), for challenges; zero where the transport has none.
+    pub exporter: [u8; 32],
+    /// Asked for [`ConnectionStats::path`].
+    pub path: Box<dyn Fn() -> PathStats + Send + Sync>,
+}
+
+/// The inside of a connection: see the module's text.
+pub struct Session {
+    info: SessionInfo,
+    remote: Mutex<Remote>,
+    agreed: Agreed,
+    table: ClassTable,
+    limits: Limits,
+    outbox: Outbox,
+    inboxes: Vec<Inbox>,
+    started: Instant,
+    over: CancellationToken,
+    closed: OnceLock<Closed>,
+    heard: AtomicBool,
+    expecting: AtomicUsize,
+    ping_rtt_us: AtomicU64,
+    /// Reliable messages taken in, and how many there are in all once the other side has finished.
+    completed: AtomicU64,
+    target: AtomicU64,
+    remote_finishing: CancellationToken,
+    drained: CancellationToken,
+    progress: Notify,
+    /// Slots of the other side's large messages in use, one bit each, by local class.
+    slots: Mutex<Vec<u16>>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("transport", &self.info.transport).field("remote", &self.info.remote_addr).finish_non_exhaustive()
+    }
+}
+
+/// No target yet.
+const OPEN: u64 = u64::MAX;
+
+impl Session {
+    /// Makes a session from what the hello agreed, and starts its supervisor (liveness). Must be called in a
+    /// tokio runtime.
+    pub fn start(info: SessionInfo, agreed: Agreed, table: ClassTable, limits: Limits) -> (Arc<Self>, Connection) {
+        let session = Arc::new(Self {
+            remote: Mutex::new(info.remote.clone()),
+            outbox: Outbox::new(agreed.sending.clone(), agreed.known.clone()),
+            inboxes: table.iter().map(|(_, class)| Inbox::new(class.receive_budget)).collect(),
+            slots: Mutex::new(vec![0; table.len()]),
+            info,
+            agreed,
+            table,
+            limits,
+            started: Instant::now(),
+            over: CancellationToken::new(),
+            closed: OnceLock::new(),
+            heard: AtomicBool::new(true),
+            expecting: AtomicUsize::new(0),
+            ping_rtt_us: AtomicU64::new(0),
+            completed: AtomicU64::new(0),
+            target: AtomicU64::new(OPEN),
+            remote_finishing: CancellationToken::new(),
+            drained: CancellationToken::new(),
+            progress: Notify::new(),
+        });
+        tokio::spawn(supervise(session.clone()));
+        (session.clone(), Connection::new(session))
+    }
+
+    /// What is to be sent.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// What the transport told.
+    pub fn info(&self) -> &SessionInfo {
+        &self.info
+    }
+
+    /// The local classes.
+    pub fn table(&self) -> &ClassTable {
+        &self.table
+    }
+
+    /// Cancelled when the connection has ended; then [`closed`](Self::closed) says why.
+    pub fn over(&self) -> &CancellationToken {
+        &self.over
+    }
+
+    /// Why it ended, once it has.
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.get()
+    }
+
+    /// The transport's name for its wire: this side's class index to the one that travels (this side's own).
+    /// A lane of the other side is named by the other side's index: the local class for it, if both have it.
+    pub fn local_class(&self, remote: Lane) -> Option<ClassId> {
+        *self.agreed.from_remote.get(usize::from(remote.class))?
+    }
+
+    /// Bytes arrived: the other side lives.
+    pub fn heard(&self) {
+        // A load first: the flag is nearly always set already, and a shared cache line stays shared.
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Ends the connection. Only the first call counts.
+    pub fn end(&self, closed: Closed) {
+        if self.closed.set(closed.clone()).is_ok() {
+            if closed.code != CloseCode::Done {
+                tracing::debug!(transport = self.info.transport, remote = %self.info.remote_addr, %closed, "connection ended");
+            }
+            self.outbox.close(closed);
+            self.over.cancel();
+            self.inboxes.iter().for_each(Inbox::close);
+        }
+    }
+
+    /// Ends the connection because the other side broke the rules.
+    pub fn violation(&self, code: CloseCode, what: impl Into<Arc<str>>) -> Closed {
+        let closed = Closed::local(code, what);
+        self.end(closed.clone());
+        closed
+    }
+
+    /// Does what a control frame of the other side asks. `Err`: it broke the rules, and the connection is over.
+    pub fn on_control(&self, frame: Control) -> Result<(), Closed> {
+        self.heard();
+        let known = match frame {
+            Control::Ping(nonce) => {
+                self.outbox.pong(nonce);
+                true
+            }
+            Control::Pong(nonce) => {
+                // The nonce is our clock at the PING. One from the future is nobody's.
+                let now = self.clock_us();
+                if nonce <= now {
+                    self.ping_rtt_us.store(now - nonce, Ordering::Relaxed);
+                    self.progress.notify_waiters();
+                }
+                true
+            }
+            Control::Credit { lane, total } => self.outbox.on_credit(lane, total),
+            Control::Release(lane) => self.outbox.on_release(lane),
+            Control::Stop { lane, number, code } => self.outbox.on_stop(lane, number, code),
+            Control::Finished { messages } => {
+                let first = self.target.compare_exchange(OPEN, messages.min(OPEN - 1), Ordering::AcqRel, Ordering::Acquire).is_ok();
+                self.remote_finishing.cancel();
+                self.check_drained();
+                first
+            }
+            Control::Drained => {
+                self.drained.cancel();
+                true
+            }
+            Control::Close { code, reason } => {
+                self.end(Closed::remote(CloseCode::from_number(code), &reason));
+                true
+            }
+            Control::Hello(_) | Control::Accept => false,
+        };
+        if known { Ok(()) } else { Err(self.violation(CloseCode::Protocol, "a control frame that doesn't fit the connection's state")) }
+    }
+
+    /// A datagram arrived: its class's index as the other side has it, and the message. Dropped, and counted, if
+    /// the class's queue is full.
+    pub fn on_datagram(&self, class: u8, message: &[u8]) -> Result<(), Closed> {
+        self.heard();
+        let Some(class) = self.local_class(Lane { class, slot: 0 }) else {
+            return Err(self.violation(CloseCode::Protocol, "a datagram of a class that isn't agreed"));
+        };
+        if message.len() > self.table[class].max_message {
+            return Err(self.violation(CloseCode::TooLarge, "a datagram larger than its class permits"));
+        }
+        let inbox = &self.inboxes[class.index()];
+        match inbox.try_reserve(message.len()) {
+            // A copy: the datagram's buffer is many times larger than a small message in it.
+            Some(room) => room.deliver(Inbound::Whole(Bytes::copy_from_slice(message))),
+            None => {
+                inbox.dropped.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn inbox(&self, class: ClassId) -> Option<&Inbox> {
+        self.inboxes.get(class.index())
+    }
+
+    pub(crate) fn agreed(&self, class: ClassId) -> bool {
+        self.agreed.known.get(class.index()).copied().unwrap_or(false)
+    }
+
+    /// Takes a slot of the other side into use; a second use before the release breaks the rules.
+    pub(crate) fn occupy(&self, class: ClassId, slot: u8) -> bool {
+        let mut slots = self.slots.lock();
+        let permitted = slot <= self.table[class].large_lanes && slots[class.index()] & (1 << slot) == 0;
+        if permitted {
+            slots[class.index()] |= 1 << slot;
+        }
+        permitted
+    }
+
+    pub(crate) fn vacate(&self, class: ClassId, slot: u8) {
+        self.slots.lock()[class.index()] &= !(1 << slot);
+    }
+
+    pub(crate) fn message_completed(&self) {
+        self.completed.fetch_add(1, Ordering::AcqRel);
+        self.check_drained();
+    }
+
+    fn check_drained(&self) {
+        if self.completed.load(Ordering::Acquire) == self.target.load(Ordering::Acquire) {
+            self.outbox.drained();
+            self.progress.notify_waiters();
+        }
+    }
+
+    fn clock_us(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    // ----- for the handle
+
+    pub(crate) fn remote(&self) -> Remote {
+        self.remote.lock().clone()
+    }
+
+    pub(crate) fn set_remote(&self, remote: Remote) {
+        *self.remote.lock() = remote;
+    }
+
+    pub(crate) fn remote_finishing(&self) -> &CancellationToken {
+        &self.remote_finishing
+    }
+
+    pub(crate) fn expect(&self, more: bool) {
+        if more {
+            self.expecting.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.expecting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Finishes both directions: what is queued on either side is taken in by the other.
+    pub(crate) async fn drain(&self) -> Result<(), Closed> {
+        self.outbox.finish();
+        let both = async {
+            self.drained.cancelled().await;
+            self.remote_finishing.cancelled().await;
+            loop {
+                let progress = self.progress.notified();
+                if self.completed.load(Ordering::Acquire) >= self.target.load(Ordering::Acquire) {
+                    return;
+                }
+                progress.await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.over.cancelled() => {}
+            _ = tokio::time::timeout(self.limits.drain_timeout, both) => {}
+        }
+        let delivered = self.drained.is_cancelled();
+        self.end(Closed::local(CloseCode::Done, ""));
+        match self.closed() {
+            Some(closed) if !delivered => Err(closed.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> ConnectionStats {
+        let depths = self.outbox.depths();
+        let class = |((counters, inbox), depth): ((&super::SendCounters, &Inbox), usize)| ClassStats {
+            queued_bytes: depth as u64,
+            received_messages: inbox.messages.load(Ordering::Relaxed),
+            received_bytes: inbox.bytes.load(Ordering::Relaxed),
+            dropped: inbox.dropped.load(Ordering::Relaxed),
+            ..counters.snapshot()
+        };
+        let rtt = self.ping_rtt_us.load(Ordering::Relaxed);
+        ConnectionStats {
+            classes: self.outbox.counters().iter().zip(&self.inboxes).zip(depths).map(class).collect(),
+            path: (self.info.path)(),
+            ping_rtt: (rtt > 0).then(|| Duration::from_micros(rtt)),
+        }
+    }
+
+    /// Asks for a life sign and waits for the next one.
+    pub(crate) async fn ping(&self) -> Result<Duration, Closed> {
+        let answered = self.progress.notified();
+        let asked = Instant::now();
+        self.outbox.ping(self.clock_us());
+        tokio::select! {
+            biased;
+            () = answered => Ok(asked.elapsed()),
+            () = self.over.cancelled() => Err(self.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, ""))),
+        }
+    }
+}
+
+/// Liveness: asks for a life sign after a silence, and ends a connection that stays silent. It's answered by the
+/// other side's connection, never behind a handler.
+async fn supervise(session: Arc<Session>) {
+    let limits = &session.limits;
+    let idle = limits.idle_timeout.min(session.agreed.idle_timeout);
+    let mut last = Instant::now();
+    let mut ticks = tokio::time::interval_at(Instant::now() + limits.ping_interval, limits.ping_interval.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = session.over.cancelled() => return,
+            now = ticks.tick() => {
+                if session.heard.swap(false, Ordering::Relaxed) {
+                    last = now;
+                    session.outbox.heard();
+                    continue;
+                }
+                let silent = now.saturating_duration_since(last);
+                let busy = session.expecting.load(Ordering::Relaxed) > 0 || session.outbox.spoke();
+                if silent >= idle {
+                    session.end(Closed { by: ClosedBy::Transport, code: CloseCode::TimedOut, reason: format!("silent for {silent:?}").into() });
+                } else if silent >= if busy { limits.ping_interval } else { limits.quiet_ping_interval.min(idle / 3) } {
+                    session.outbox.ping(session.clock_us());
+                }
+            }
+        }
+    }
+}
