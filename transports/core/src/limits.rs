@@ -84,11 +84,21 @@ impl Limits {
             row("handshake".into(), format!("{:?}", self.handshake_timeout), "a slow handshake holds a permit; it must end", 0),
             row("idle timeout".into(), format!("{:?}", self.idle_timeout), "a vanished peer frees its memory", 0),
             row("ping interval".into(), format!("{:?}", self.ping_interval), "a dead path is noticed while an answer is expected", 0),
-            row("quiet ping interval".into(), format!("{:?}", self.quiet_ping_interval), "keeps a quiet connection and its NAT entry alive", 0),
+            row(
+                "quiet ping interval".into(),
+                format!("{:?}", self.quiet_ping_interval),
+                "keeps a quiet connection and its NAT entry alive",
+                0,
+            ),
             row("drain".into(), format!("{:?}", self.drain_timeout), "a close can't be held up by the other side", 0),
             row("hello".into(), bytes(MAX_HELLO), "one per connection, before anything is trusted", MAX_HELLO),
             row("control frame".into(), bytes(MAX_CONTROL_FRAME), "one at a time", MAX_CONTROL_FRAME),
-            row("quantum".into(), bytes(QUANTUM), "the longest that an urgent message waits behind one begun", QUANTUM * classes.lanes_total()),
+            row(
+                "quantum".into(),
+                bytes(QUANTUM),
+                "the longest that an urgent message waits behind one begun",
+                QUANTUM * classes.lanes_total(),
+            ),
         ];
         for (_, class) in classes.iter() {
             let streamed = MAX_OPEN_STREAMED * STREAM_BUFFER;
@@ -104,7 +114,12 @@ impl Limits {
                     "in transit on streams of their own",
                     usize::from(class.large_lanes) * class.large_window,
                 ),
-                row(name("streamed messages"), format!("{MAX_OPEN_STREAMED} x {STREAM_BUFFER} B each way"), "between the application and the transport", 2 * streamed),
+                row(
+                    name("streamed messages"),
+                    format!("{MAX_OPEN_STREAMED} x {STREAM_BUFFER} B each way"),
+                    "between the application and the transport",
+                    2 * streamed,
+                ),
             ]);
         }
         rows

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     CloseCode, Closed, ClosedBy, ConnectError,
-    class::{ClassId, ClassTable, Delivery, Order, TrafficClass, Urgency},
+    class::{ClassId, ClassTable, Delivery, Order, TrafficClass},
     connection::Control,
     limits::{self, Limits},
     varint,
@@ -161,7 +161,10 @@ pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
             return Err(bad());
         }
         if (ours.order, ours.delivery) != (theirs.order, theirs.delivery) {
-            let what = format!("class {:?} is {:?}, {:?} here and {:?}, {:?} there", ours.name, ours.order, ours.delivery, theirs.order, theirs.delivery);
+            let what = format!(
+                "class {:?} is {:?}, {:?} here and {:?}, {:?} there",
+                ours.name, ours.order, ours.delivery, theirs.order, theirs.delivery
+            );
             return Err(Closed::local(CloseCode::BadHello, what));
         }
         *slot = Some(id);
@@ -173,7 +176,8 @@ pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
             ours.max_message = ours.max_message.min(limits::SMALL_MESSAGE);
         }
     }
-    let sending = ClassTable::new(sending).map_err(|error| Closed::local(CloseCode::BadHello, format!("the other side's classes: {error}")))?;
+    let sending =
+        ClassTable::new(sending).map_err(|error| Closed::local(CloseCode::BadHello, format!("the other side's classes: {error}")))?;
     Ok(Agreed { sending, known, from_remote, idle_timeout: terms.limits.idle_timeout.min(idle.max(Duration::from_secs(1))) })
 }
 
@@ -250,6 +254,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::class::Urgency;
 
     fn terms(network: &str) -> Terms {
         Terms::new(network).unwrap()

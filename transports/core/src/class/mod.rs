@@ -1,7 +1,17 @@
-//! Traffic classes: the table, the scheduler, the bounded queues on both sides, and the records on a stream.
+//! Traffic classes: the table, the scheduler, the bounded queues on both sides, and the records on a lane.
 
-mod table;
+mod inbox;
+mod outbox;
+mod queue;
+mod record;
 mod scheduler;
+mod table;
 
+pub use inbox::{Inbound, MessageReader};
+pub(crate) use inbox::{Inbox, StreamIn};
+pub(crate) use outbox::OpenStream;
+pub use outbox::{DatagramState, Outbox, Outgoing, Segment};
+pub(crate) use queue::End;
+pub use record::{Lane, Record};
 pub use scheduler::{LEAD, Scheduler};
 pub use table::{ClassId, ClassTable, Delivery, Order, TableError, TrafficClass, Urgency};

@@ -10,7 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::Waker,
+    task::{Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -18,7 +18,7 @@ use futures_util::task::AtomicWaker;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    queue::{ClassQueue, End, Taken, cost},
+    queue::{ClassQueue, End, Opened, Taken, cost},
     record::Lane,
     scheduler::Scheduler,
     table::{ClassId, ClassTable, Delivery},
@@ -249,11 +249,11 @@ impl Outbox {
             return Err(error);
         }
         let Some(queue) = state.classes.get_mut(class.index()) else { return Err(SendError::NoSuchClass(class)) };
-        let (number, room) = queue.open(Instant::now());
+        let opened = queue.open(Instant::now());
         state.scheduler.set_waiting(class, true);
         drop(state);
         self.wake.wake();
-        Ok(OpenStream { class, number, room, _permit: permit })
+        Ok(OpenStream { class, opened, _permit: permit })
     }
 
     /// Adds as much of `data` to a streamed message as one quantum holds, when there's room.
@@ -262,16 +262,12 @@ impl Outbox {
         if len == 0 {
             return Ok(());
         }
-        let room = stream.room.acquire_many(len as u32).await;
+        let room = stream.opened.room.acquire_many(len as u32).await;
         let mut state = self.state.lock();
-        if let Some(closed) = &state.closed {
-            return Err(closed.clone().into());
-        }
-        let Some(queue) = state.classes.get_mut(stream.class.index()) else { return Err(SendError::NoSuchClass(stream.class)) };
-        let Ok(room) = room else { return Err(SendError::Stopped(queue.append(stream.number, Bytes::new()).err().unwrap_or(0))) };
-        queue.append(stream.number, data.slice(..len)).map_err(SendError::Stopped)?;
+        stream.check(&state)?;
+        let (Some(queue), Ok(room)) = (state.classes.get_mut(stream.class.index()), room) else { return Err(SendError::Stopped(0)) };
+        queue.append(stream.opened.number, data.split_to(len));
         room.forget();
-        bytes::Buf::advance(data, len);
         state.scheduler.set_waiting(stream.class, true);
         drop(state);
         self.wake.wake();
@@ -281,15 +277,14 @@ impl Outbox {
     /// Ends a streamed message.
     pub(crate) fn end(&self, stream: &OpenStream, end: End) -> Result<(), SendError> {
         let mut state = self.state.lock();
-        if let Some(closed) = &state.closed {
-            return Err(closed.clone().into());
+        stream.check(&state)?;
+        if let Some(queue) = state.classes.get_mut(stream.class.index()) {
+            queue.end(stream.opened.number, end);
         }
-        let Some(queue) = state.classes.get_mut(stream.class.index()) else { return Err(SendError::NoSuchClass(stream.class)) };
-        let result = queue.end(stream.number, end).map_err(SendError::Stopped);
         state.scheduler.set_waiting(stream.class, true);
         drop(state);
         self.wake.wake();
-        result
+        Ok(())
     }
 
     fn closed_error(&self) -> SendError {
@@ -306,6 +301,22 @@ impl Outbox {
     /// Wakes the driver: something outside changed (the congestion window, say).
     pub fn wake(&self) {
         self.wake.wake();
+    }
+
+    /// Waits for the next piece: see [`next`](Self::next).
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: nothing is taken unless the call completes. One driver at a time.
+    pub async fn ready(&self, max: usize, datagrams: DatagramState) -> Outgoing {
+        std::future::poll_fn(|cx| {
+            if let Some(next) = self.next(max, datagrams) {
+                return Poll::Ready(next);
+            }
+            self.wake.register(cx.waker());
+            // Asked again: something may have come between the answer and the registration.
+            self.next(max, datagrams).map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
     }
 
     /// The next piece in the scheduler's order, at most `max` bytes of a lane; `None` if nothing may go now
@@ -327,8 +338,9 @@ impl Outbox {
         };
         loop {
             let classes = &mut state.classes;
-            let as_datagram =
-                |class: ClassId, queue: &mut ClassQueue| limit.filter(|_| self.table[class].delivery == Delivery::Datagram).and_then(|limit| queue.datagram(limit));
+            let as_datagram = |class: ClassId, queue: &mut ClassQueue| {
+                limit.filter(|_| self.table[class].delivery == Delivery::Datagram).and_then(|limit| queue.datagram(limit))
+            };
             let mut blocked = 0u16;
             let picked = state.scheduler.pick(|class| {
                 let queue = &mut classes[class.index()];
@@ -408,7 +420,12 @@ impl Outbox {
 
     /// A large message of ours is taken. `false`: its slot wasn't waiting for that.
     pub(crate) fn on_release(&self, lane: Lane) -> bool {
-        let known = self.state.lock().classes.get_mut(usize::from(lane.class)).is_some_and(|queue| queue.release(lane.slot));
+        let mut state = self.state.lock();
+        let Some(queue) = state.classes.get_mut(usize::from(lane.class)) else { return false };
+        let known = queue.release(lane.slot);
+        let waiting = queue.waiting();
+        state.scheduler.set_waiting(ClassId(lane.class), waiting);
+        drop(state);
         self.wake.wake();
         known
     }
@@ -531,9 +548,18 @@ fn refusal(state: &State) -> Option<SendError> {
 #[derive(Debug)]
 pub(crate) struct OpenStream {
     class: ClassId,
-    number: u64,
-    room: Arc<Semaphore>,
+    opened: Opened,
     _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl OpenStream {
+    fn check(&self, state: &State) -> Result<(), SendError> {
+        match (&state.closed, self.opened.stopped.get()) {
+            (Some(closed), _) => Err(closed.clone().into()),
+            (None, Some(code)) => Err(SendError::Stopped(*code)),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 impl ControlOut {

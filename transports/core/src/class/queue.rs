@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -33,10 +33,10 @@ pub(crate) enum End {
 pub(crate) struct StreamOut {
     chunks: VecDeque<Bytes>,
     end: Option<End>,
-    /// The receiver's code, if it doesn't want the rest.
-    pub(crate) stopped: Option<u32>,
+    /// The receiver's code, if it doesn't want the rest. Shared with the writer, which may ask when the lane is done.
+    stopped: Arc<OnceLock<u32>>,
     /// Room for [`limits::STREAM_BUFFER`] bytes; the writer takes, the lane gives back.
-    pub(crate) room: Arc<Semaphore>,
+    room: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -141,6 +141,14 @@ impl LaneOut {
     }
 }
 
+/// The writer's end of a streamed message.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) number: u64,
+    pub(crate) room: Arc<Semaphore>,
+    pub(crate) stopped: Arc<OnceLock<u32>>,
+}
+
 /// Bytes taken off a lane for the transport.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
@@ -232,45 +240,39 @@ impl ClassQueue {
     }
 
     /// Queues a streamed message; its writer fills it by the number given back.
-    pub(crate) fn open(&mut self, queued: Instant) -> (u64, Arc<Semaphore>) {
+    pub(crate) fn open(&mut self, queued: Instant) -> Opened {
         let number = self.next_stream;
         self.next_stream += 1;
         let room = Arc::new(Semaphore::new(limits::STREAM_BUFFER));
-        self.streams.insert(number, StreamOut { chunks: VecDeque::new(), end: None, stopped: None, room: room.clone() });
+        let stopped = Arc::new(OnceLock::new());
+        self.streams.insert(number, StreamOut { chunks: VecDeque::new(), end: None, stopped: stopped.clone(), room: room.clone() });
         let large = self.order == Order::Any && self.lanes.len() > 1;
         let line = if large { &mut self.large } else { &mut self.small };
         line.push(Entry { body: Body::Streamed(number), key: None, queued });
-        (number, room)
+        Opened { number, room, stopped }
     }
 
     /// Adds to a streamed message. Room was taken before.
-    pub(crate) fn append(&mut self, number: u64, chunk: Bytes) -> Result<(), u32> {
-        match self.streams.get_mut(&number) {
-            Some(StreamOut { stopped: Some(code), .. }) => Err(*code),
-            Some(stream) => {
-                stream.chunks.push_back(chunk);
-                Ok(())
-            }
-            None => Err(0),
+    pub(crate) fn append(&mut self, number: u64, chunk: Bytes) {
+        if let Some(stream) = self.streams.get_mut(&number).filter(|stream| stream.end.is_none()) {
+            stream.chunks.push_back(chunk);
         }
     }
 
     /// Ends a streamed message. An abort takes back what hasn't left.
-    pub(crate) fn end(&mut self, number: u64, end: End) -> Result<(), u32> {
-        let Some(stream) = self.streams.get_mut(&number) else { return Err(0) };
-        if stream.end.is_none() {
+    pub(crate) fn end(&mut self, number: u64, end: End) {
+        if let Some(stream) = self.streams.get_mut(&number).filter(|stream| stream.end.is_none()) {
             stream.end = Some(end);
             if end != End::Complete {
                 stream.chunks.clear();
             }
         }
-        stream.stopped.map_or(Ok(()), Err)
     }
 
     /// The receiver doesn't want the rest of this streamed message.
     pub(crate) fn stop(&mut self, number: u64, code: u32) {
         if let Some(stream) = self.streams.get_mut(&number) {
-            stream.stopped = Some(code);
+            let _ = stream.stopped.set(code);
             stream.chunks.clear();
             stream.end = Some(End::Aborted(code));
             stream.room.close();

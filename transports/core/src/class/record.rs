@@ -88,7 +88,9 @@ mod tests {
 
     #[test]
     fn heads_and_lanes_round_trip() {
-        for record in [Record::Whole(0), Record::Whole(1 << 40), Record::Start(7), Record::Part(16384), Record::End, Record::Abort(u32::MAX)] {
+        for record in
+            [Record::Whole(0), Record::Whole(1 << 40), Record::Start(7), Record::Part(16384), Record::End, Record::Abort(u32::MAX)]
+        {
             let mut out = Vec::new();
             record.encode(&mut out);
             assert_eq!(Record::from_varint(varint::get(&mut &out[..]).unwrap()), Some(record));

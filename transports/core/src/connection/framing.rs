@@ -15,7 +15,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::Poll,
     time::Duration,
 };
 
@@ -53,10 +52,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
     let (mut input, mut output) = tokio::io::split(io);
     let reading = async {
-        let closed = match read(&mut input, &session, early).await {
-            Ok(never) => never,
-            Err(closed) => closed,
-        };
+        let closed = read(&mut input, &session, early).await;
         session.end(closed);
     };
     let writing = async {
@@ -74,53 +70,56 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
 }
 
 async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
-    let outbox = session.outbox();
+    let (outbox, over) = (session.outbox(), session.over());
     let mut frame = BytesMut::with_capacity(limits::QUANTUM + HEAD);
-    let mut flushed = true;
     loop {
-        frame.clear();
-        match outbox.next(PAYLOAD, DatagramState::None) {
-            Some(Outgoing::Control(control)) => {
-                for piece in control.chunks(PAYLOAD) {
-                    head(&mut frame, CONTROL, piece.len());
-                    frame.put_slice(piece);
+        let next = match outbox.next(PAYLOAD, DatagramState::None) {
+            Some(next) => next,
+            None => {
+                // Nothing waits: now the byte stream may take its time to pass on what it has.
+                tokio::select! {
+                    biased;
+                    flushed = output.flush() => flushed?,
+                    () = over.cancelled() => return last_words(output, session, frame).await,
+                }
+                tokio::select! {
+                    biased;
+                    next = outbox.ready(PAYLOAD, DatagramState::None) => next,
+                    () = over.cancelled() => return last_words(output, session, frame).await,
                 }
             }
-            Some(Outgoing::Segment(segment)) => {
+        };
+        match next {
+            Outgoing::Control(control) => control.chunks(PAYLOAD).for_each(|piece| put(&mut frame, CONTROL, &[piece])),
+            Outgoing::Segment(segment) => {
                 let lane = segment.lane.to_byte();
                 if segment.bytes > 0 {
-                    head(&mut frame, lane, segment.bytes);
-                    segment.chunks.iter().for_each(|chunk| frame.put_slice(chunk));
+                    put(&mut frame, lane, &segment.chunks);
                 }
                 if segment.fin {
-                    head(&mut frame, lane, 0);
+                    put(&mut frame, lane, &[[]]);
                 }
             }
-            Some(Outgoing::Datagram { .. }) => continue,
-            None if !flushed => {
-                if until_over(session, output.flush()).await?.is_some() {
-                    flushed = true;
-                    continue;
-                }
-            }
-            None => {
-                let wait = std::future::poll_fn(|cx| {
-                    outbox.register(cx.waker());
-                    if outbox.has_next() { Poll::Ready(Ok(())) } else { Poll::Pending }
-                });
-                if until_over(session, wait).await?.is_some() {
-                    continue;
-                }
+            // Not with `DatagramState::None`.
+            Outgoing::Datagram { .. } => {}
+        }
+        while !frame.is_empty() {
+            tokio::select! {
+                biased;
+                written = output.write_buf(&mut frame) => match written? {
+                    0 => return Err(std::io::ErrorKind::WriteZero.into()),
+                    _ => continue,
+                },
+                () = over.cancelled() => return last_words(output, session, frame).await,
             }
         }
-        if session.over().is_cancelled() {
-            return last_words(output, session).await;
-        }
-        if until_over(session, output.write_all(&frame)).await?.is_none() {
-            return last_words(output, session).await;
-        }
-        flushed = false;
     }
+}
+
+/// Appends a frame.
+fn put<B: AsRef<[u8]>>(frame: &mut BytesMut, lane: u8, payload: &[B]) {
+    head(frame, lane, payload.iter().map(|piece| piece.as_ref().len()).sum());
+    payload.iter().for_each(|piece| frame.put_slice(piece.as_ref()));
 }
 
 fn head(frame: &mut BytesMut, lane: u8, len: usize) {
@@ -128,28 +127,18 @@ fn head(frame: &mut BytesMut, lane: u8, len: usize) {
     varint::put(frame, len as u64);
 }
 
-/// Waits, but not beyond the connection's end. A stuck write must not hold the end up.
-async fn until_over<T>(session: &Session, work: impl Future<Output = std::io::Result<T>>) -> std::io::Result<Option<T>> {
-    tokio::select! {
-        biased;
-        done = work => done.map(Some),
-        () = session.over().cancelled() => Ok(None),
+/// Completes the frame begun, and says CLOSE if this side ended the connection.
+async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, mut frame: BytesMut) -> std::io::Result<()> {
+    if let Some(Closed { by: ClosedBy::Local, code, reason }) = session.closed() {
+        let mut body = BytesMut::new();
+        Control::Close { code: code.number(), reason: Bytes::copy_from_slice(reason.as_bytes()) }.encode(&mut body);
+        put(&mut frame, CONTROL, &[body]);
     }
-}
-
-/// Says CLOSE if this side ended it. A frame may have been cut by the end, then the other side only sees it end.
-async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
     let words = async {
-        if let Some(Closed { by: ClosedBy::Local, code, reason }) = session.closed() {
-            let mut body = BytesMut::new();
-            Control::Close { code: code.number(), reason: Bytes::copy_from_slice(reason.as_bytes()) }.encode(&mut body);
-            let mut frame = BytesMut::new();
-            head(&mut frame, CONTROL, body.len());
-            frame.put_slice(&body);
-            output.write_all(&frame).await?;
-        }
+        output.write_all_buf(&mut frame).await?;
         output.shutdown().await
     };
+    // A stuck byte stream must not hold the end up.
     tokio::time::timeout(LAST_WORDS, words).await.unwrap_or(Ok(()))
 }
 
@@ -201,40 +190,63 @@ struct LaneState {
     window: u64,
 }
 
-/// Reads frames and hands them to their lanes. Ends with the connection.
-async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut buffer: BytesMut) -> Result<Closed, Closed> {
+/// Reads frames and hands them to their lanes, until the connection is over: why.
+async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut buffer: BytesMut) -> Closed {
     let mut lanes: HashMap<u8, LaneState> = HashMap::new();
     let mut readers: JoinSet<()> = JoinSet::new();
     let mut control = BytesMut::new();
     loop {
-        while let Some((lane, len, head)) = frame_head(&buffer).map_err(|what| session.violation(CloseCode::Protocol, what))? {
-            if buffer.len() < head + len {
-                break;
-            }
-            buffer.advance(head);
-            let payload = buffer.split_to(len);
-            if lane == CONTROL {
-                control.extend_from_slice(&payload);
-                while let Some(frame) = Control::decode(&mut control).map_err(|bad| session.violation(CloseCode::Protocol, bad.to_string()))? {
-                    session.on_control(frame)?;
+        loop {
+            match take_frame(&mut buffer) {
+                Ok(None) => break,
+                Ok(Some((CONTROL, payload))) => {
+                    control.extend_from_slice(&payload);
+                    if let Err(closed) = obey(session, &mut control) {
+                        return closed;
+                    }
                 }
-            } else {
-                deliver(session, &mut lanes, &mut readers, lane, payload)?;
+                Ok(Some((lane, payload))) => {
+                    if let Err(closed) = deliver(session, &mut lanes, &mut readers, lane, payload) {
+                        return closed;
+                    }
+                }
+                Err(what) => return session.violation(CloseCode::Protocol, what),
             }
         }
         buffer.reserve(2 * limits::QUANTUM);
         let read = tokio::select! {
             biased;
-            () = session.over().cancelled() => return Err(session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, ""))),
+            () = session.over().cancelled() => return session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, "")),
             Some(_) = readers.join_next(), if !readers.is_empty() => continue,
             read = input.read_buf(&mut buffer) => read,
         };
         match read {
-            Ok(0) => return Err(Closed::transport(CloseCode::Lost, "the other side hung up without a word")),
+            Ok(0) => return Closed::transport(CloseCode::Lost, "the other side hung up without a word"),
             Ok(_) => session.heard(),
-            Err(error) => return Err(Closed::transport(CloseCode::Lost, error.to_string())),
+            Err(error) => return Closed::transport(CloseCode::Lost, error.to_string()),
         }
     }
+}
+
+/// Does what the complete control frames ask. What is left is less than one frame.
+fn obey(session: &Session, control: &mut BytesMut) -> Result<(), Closed> {
+    loop {
+        match Control::decode(control) {
+            Ok(Some(frame)) => session.on_control(frame)?,
+            Ok(None) => return Ok(()),
+            Err(bad) => return Err(session.violation(CloseCode::Protocol, bad.to_string())),
+        }
+    }
+}
+
+/// A whole frame off the front of the buffer: lane and payload.
+fn take_frame(buffer: &mut BytesMut) -> Result<Option<(u8, BytesMut)>, &'static str> {
+    let Some((lane, len, head)) = frame_head(buffer)? else { return Ok(None) };
+    if buffer.len() < head + len {
+        return Ok(None);
+    }
+    buffer.advance(head);
+    Ok(Some((lane, buffer.split_to(len))))
 }
 
 /// Lane, payload length, length of the head.
@@ -248,7 +260,13 @@ fn frame_head(buffer: &[u8]) -> Result<Option<(u8, usize, usize)>, &'static str>
     }
 }
 
-fn deliver(session: &Arc<Session>, lanes: &mut HashMap<u8, LaneState>, readers: &mut JoinSet<()>, byte: u8, payload: BytesMut) -> Result<(), Closed> {
+fn deliver(
+    session: &Arc<Session>,
+    lanes: &mut HashMap<u8, LaneState>,
+    readers: &mut JoinSet<()>,
+    byte: u8,
+    payload: BytesMut,
+) -> Result<(), Closed> {
     let lane = Lane::from_byte(byte);
     let state = match lanes.entry(byte) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     CloseCode, Closed, ClosedBy,
     admission::Agreed,
-    class::{ClassId, ClassTable, Inbox, Inbound, Lane, Outbox},
+    class::{ClassId, ClassTable, Inbound, Inbox, Lane, Outbox},
     identity::Remote,
     limits::Limits,
     sync::Mutex,

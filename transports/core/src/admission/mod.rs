@@ -1,0 +1,5 @@
+//! Who becomes a peer: the hello.
+
+pub mod hello;
+
+pub use hello::{Agreed, Terms};
