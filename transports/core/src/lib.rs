@@ -1,3 +1,4 @@
 //! stub
 
+pub mod admission;
 pub mod identity;
