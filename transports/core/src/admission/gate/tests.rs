@@ -112,7 +112,6 @@ fn a_refusal_spends_nothing() {
 #[test]
 fn success_gives_the_tokens_back() {
     let (gate, now) = small();
-    gate.configure([]);
     for n in 0..1000 {
         let handshake = gate.admit(ip("10.0.0.1"), now).unwrap();
         handshake.succeeded(now);
@@ -123,6 +122,17 @@ fn success_gives_the_tokens_back() {
         fail_until_denied(&gate, "10.0.0.1", now),
         (4 + 3, Denied::Address)
     );
+}
+
+#[test]
+fn success_gives_the_networks_token_back_too() {
+    let (gate, now) = small();
+    // Each for the first time, so all as strangers.
+    for n in 1..=200 {
+        let handshake = gate.admit(ip(&format!("10.0.0.{n}")), now).unwrap();
+        handshake.succeeded(now);
+    }
+    assert_eq!(gate.stats().succeeded, 200);
 }
 
 #[test]
