@@ -1,5 +1,11 @@
-//! Who becomes a peer: the hello.
+//! Who becomes a peer: by the work that a handshake costs ([`Gate`]), by name ([`Lists`]), by what it speaks ([`hello`]).
 
+mod gate;
 pub mod hello;
+mod lists;
+mod local;
 
+pub use gate::{Denied, Gate, GateConfig, GateStats, Handshake, Rate};
 pub use hello::{Agreed, Terms};
+pub use lists::{LIST_FILE_MAX, ListError, ListFiles, ListSets, Lists};
+pub use local::LocalPeer;

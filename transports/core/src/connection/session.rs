@@ -170,6 +170,18 @@ impl Session {
         closed
     }
 
+    /// Closes the connection as soon as the lists don't admit this peer any more.
+    pub fn guard(self: &Arc<Self>, lists: Arc<crate::admission::Lists>, peer: crate::identity::PeerId) {
+        let session = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = session.over.cancelled() => {}
+                refusal = lists.refused(&peer) => session.end(Closed::local(CloseCode::NotAdmitted, refusal.to_string())),
+            }
+        });
+    }
+
     /// Does what a control frame of the other side asks. `Err`: it broke the rules, and the connection is over.
     pub fn on_control(&self, frame: Control) -> Result<(), Closed> {
         self.heard();

@@ -49,6 +49,9 @@ pub enum IdentityError {
         /// The key of the peer that answered.
         found: PeerId,
     },
+    /// The other side has our own key: we dialed ourselves, or somebody has copied the key.
+    #[error("we refused the peer: it has our own key (did we dial ourselves?)")]
+    Ourselves,
     /// A server name that isn't of our making was given to our verifier.
     #[error("the server name names no key, so whoever answers can't be checked")]
     ServerName,

@@ -7,24 +7,14 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use data_encoding::BASE64;
-use ed25519_dalek::SigningKey;
-use ed25519_dalek::pkcs8::{DecodePrivateKey, PrivateKeyInfoRef};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use super::error::IdentityError;
 use super::key::Identity;
+use super::pem;
 
 /// Largest key file read, in bytes: 119 are needed, and a few comment lines fit. Allocated once per load.
 pub const KEY_FILE_MAX: usize = 16 * 1024;
-
-const LABEL: &str = "PRIVATE KEY";
-const BEGIN: &str = "-----BEGIN ";
-const END: &str = "-----END ";
-const DASHES: &str = "-----";
-/// The OID of Ed25519 keys (RFC 8410, section 3).
-const ED25519_OID: &str = "1.3.101.112";
 
 /// Why a key file couldn't be read or written. Each text names the file, and what to do about it.
 #[derive(Debug, Error)]
@@ -83,7 +73,7 @@ impl Identity {
     /// [`KeyFileError::Exists`] if there is anything at `path` already; else what the operating system says. Nothing
     /// is left behind then.
     pub fn save_new(&self, path: &Path) -> Result<(), KeyFileError> {
-        let pem = self.to_pem().map_err(|error| KeyFileError::Content { path: path.to_owned(), problem: error.to_string() })?;
+        let pem = pem::encode(self).map_err(|error| KeyFileError::Content { path: path.to_owned(), problem: error.to_string() })?;
         let fail = |doing| move |source| KeyFileError::Io { path: path.to_owned(), doing, source };
         if fs::symlink_metadata(path).is_ok() {
             return Err(KeyFileError::Exists(path.to_owned()));
@@ -132,97 +122,11 @@ impl Identity {
             return Err(content(format!("larger than {KEY_FILE_MAX} bytes, so not a key file")));
         }
         let text = std::str::from_utf8(&bytes).map_err(|_| content("not text; a key file is PKCS#8 in PEM".to_owned()))?;
-        from_pem(text).map_err(|bad| match bad.line {
+        pem::decode(text).map_err(|bad| match bad.line {
             Some(line) => KeyFileError::Line { path: path.to_owned(), line, problem: bad.problem },
             None => content(bad.problem),
         })
     }
-
-    fn to_pem(&self) -> Result<Zeroizing<String>, IdentityError> {
-        let document = self.to_pkcs8()?;
-        document
-            .to_pem(LABEL, ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF)
-            .map_err(|error| IdentityError::Encoding(error.to_string()))
-    }
-}
-
-/// What is wrong with a key file's text.
-struct BadPem {
-    line: Option<usize>,
-    problem: String,
-}
-
-impl BadPem {
-    fn at(line: usize, problem: impl Into<String>) -> Self {
-        Self { line: Some(line), problem: problem.into() }
-    }
-
-    fn whole(problem: impl Into<String>) -> Self {
-        Self { line: None, problem: problem.into() }
-    }
-}
-
-/// One `PRIVATE KEY` block, with any lines before it and only blank ones after it.
-fn from_pem(text: &str) -> Result<Identity, BadPem> {
-    let mut lines = (1..).zip(text.lines().map(str::trim_end));
-    let (begin, label) = lines
-        .by_ref()
-        .find_map(|(line, text)| Some((line, boundary(text, BEGIN)?)))
-        .ok_or_else(|| BadPem::whole(format!("no line `{BEGIN}{LABEL}{DASHES}`; a key file is PKCS#8 in PEM")))?;
-    if label != LABEL {
-        return Err(BadPem::at(begin, wrong_label(label)));
-    }
-    let mut base64 = Zeroizing::new(String::with_capacity(text.len()));
-    loop {
-        let Some((line, text)) = lines.next() else {
-            return Err(BadPem::whole(format!("the file ends before `{END}{LABEL}{DASHES}`; it was cut short")));
-        };
-        if let Some(label) = boundary(text, END) {
-            if label != LABEL {
-                return Err(BadPem::at(line, format!("`{END}{LABEL}{DASHES}` expected")));
-            }
-            break;
-        }
-        let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
-        if text.is_empty() || !text.bytes().all(is_base64) {
-            return Err(BadPem::at(line, "this line isn't base64"));
-        }
-        base64.push_str(text);
-    }
-    if let Some((line, _)) = lines.find(|(_, text)| !text.is_empty()) {
-        return Err(BadPem::at(line, "something follows the key; a key file contains one key"));
-    }
-    let der = Zeroizing::new(
-        BASE64.decode(base64.as_bytes()).map_err(|_| BadPem::at(begin, "the base64 of this key is incomplete; it was cut short"))?,
-    );
-    from_pkcs8(&der, begin)
-}
-
-fn from_pkcs8(der: &[u8], line: usize) -> Result<Identity, BadPem> {
-    let info = PrivateKeyInfoRef::try_from(der).map_err(|_| BadPem::at(line, "the base64 of this key isn't a PKCS#8 private key"))?;
-    let oid = info.algorithm.oid.to_string();
-    if oid != ED25519_OID {
-        return Err(BadPem::at(line, format!("a key of another kind (algorithm {oid}), and an Ed25519 key ({ED25519_OID}) is expected")));
-    }
-    // Version 2 contains the public key too, which is compared with the secret one here.
-    let key = SigningKey::from_pkcs8_der(der).map_err(|_| BadPem::at(line, "the Ed25519 key in it is broken"))?;
-    Identity::from_signing_key(Box::new(key)).map_err(|error| BadPem::at(line, error.to_string()))
-}
-
-/// The label of a line `-----BEGIN label-----`, if it is one.
-fn boundary<'a>(line: &'a str, start: &str) -> Option<&'a str> {
-    line.strip_prefix(start)?.strip_suffix(DASHES)
-}
-
-fn wrong_label(label: &str) -> String {
-    let remedy = match label {
-        "ENCRYPTED PRIVATE KEY" => "the key is encrypted; decrypt it with `openssl pkey -in FILE -out NEW`",
-        "OPENSSH PRIVATE KEY" => "a key of OpenSSH's own form; make one with `peerlane key new` instead",
-        "PUBLIC KEY" => "this is the public half; the secret one is expected",
-        "CERTIFICATE" => "this is a certificate; a secret key is expected",
-        _ => "another kind of PEM file",
-    };
-    format!("`{BEGIN}{LABEL}{DASHES}` expected: {remedy}")
 }
 
 #[cfg(unix)]
@@ -285,6 +189,8 @@ impl Drop for Temporary {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+    use data_encoding::BASE64;
 
     use super::*;
 

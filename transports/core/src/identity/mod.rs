@@ -20,6 +20,7 @@ mod key;
 mod key_file;
 mod peer_addr;
 mod peer_id;
+mod pem;
 mod remote;
 mod sessions;
 mod tls;

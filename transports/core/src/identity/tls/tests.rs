@@ -333,7 +333,14 @@ impl ClientSessionStore for Eager {
 fn early_data_is_refused() {
     let (a, b) = (Node::new(1), Node::new(2));
     // Our dialer sends none, even to a listener whose tickets permit it.
-    let inviting = b.server_with(|config| config.max_early_data_size = 1000);
+    let mut inviting = ServerConfig::builder_with_provider(b.tls.provider().clone())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_client_cert_verifier(b.tls.verifier.clone())
+        .with_cert_resolver(b.tls.resolver.clone());
+    inviting.alpn_protocols = vec![ALPN.to_vec()];
+    inviting.max_early_data_size = 1000;
+    let inviting = Arc::new(inviting);
     connect(&a.client, &inviting, &b.id());
     let mut pair = Pair::new(&a.client, &inviting, &b.id());
     assert!(pair.dialer.early_data().is_none());
@@ -348,7 +355,10 @@ fn early_data_is_refused() {
     connect(&willing, &b.server, &b.id());
     assert!(Pair::new(&willing, &b.server, &b.id()).dialer.early_data().is_none());
 
-    // A hostile one sends it all the same: our listener never reads it.
+    // A hostile one sends it all the same: our listener never reads it. It has two reasons not to, of which either
+    // would do: the size, and that rustls accepts early data only for sessions that it stores.
+    assert_eq!(b.server.max_early_data_size, 0);
+    assert!(b.server.ticketer.enabled() && !b.server.session_storage.can_cache());
     let hostile = a.client_with(|config| {
         config.enable_early_data = true;
         config.resumption = Resumption::store(Arc::new(Eager(Sessions::default())));
