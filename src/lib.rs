@@ -1,1 +1,3 @@
-//! stub
+//! Peers exchange typed messages over TCP or QUIC, and one class of traffic never delays another.
+
+pub mod protocol;
