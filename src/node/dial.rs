@@ -41,6 +41,13 @@ struct KnownPeer {
     dialing: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// How to reach a peer.
+struct Route {
+    addrs: Vec<PeerAddr>,
+    worked: Option<(usize, PeerAddr)>,
+    dialing: Arc<tokio::sync::Mutex<()>>,
+}
+
 /// Known peers, bounded by [`known_peers`](super::NodeConfig::known_peers).
 #[derive(Debug)]
 pub(super) struct Known {
@@ -98,8 +105,10 @@ impl Known {
         self.table.lock().get(id).is_some_and(|known| known.keep)
     }
 
-    fn get(&self, id: &PeerId) -> Option<(Vec<PeerAddr>, Option<(usize, PeerAddr)>, Arc<tokio::sync::Mutex<()>>)> {
-        self.table.lock().get(id).map(|known| (known.addrs.clone(), known.worked.clone(), known.dialing.clone()))
+    fn get(&self, id: &PeerId) -> Option<Route> {
+        let table = self.table.lock();
+        let KnownPeer { addrs, worked, dialing, .. } = table.get(id)?;
+        Some(Route { addrs: addrs.clone(), worked: worked.clone(), dialing: dialing.clone() })
     }
 
     fn worked(&self, addr: &PeerAddr, rank: usize) {
@@ -136,7 +145,7 @@ pub(super) async fn connect<P: Protocol>(node: &Arc<Inner<P>>, addr: &PeerAddr) 
 async fn dial<P: Protocol>(node: &Arc<Inner<P>>, id: &PeerId) -> Result<Arc<Peer<P::Message>>, DialError> {
     let remote = RemoteId::from(*id);
     loop {
-        let Some((addrs, worked, dialing)) = node.known.get(id) else { return Err(unknown(id)) };
+        let Some(Route { addrs, worked, dialing }) = node.known.get(id) else { return Err(unknown(id)) };
         let _one_at_a_time = dialing.lock().await;
         if let Some(peer) = node.registry.get(&remote) {
             return Ok(peer);
@@ -157,6 +166,9 @@ fn unknown(id: &PeerId) -> DialError {
     DialError { peer: PeerAddr::new(*id, ([0, 0, 0, 0], 0).into()), attempts: Vec::new() }
 }
 
+/// An attempt under way: place of its transport, its address, what came of it.
+type Attempting<'a> = BoxFuture<'a, (usize, &'a PeerAddr, Result<Connection, ConnectError>)>;
+
 /// Tries all addresses over the transports of these ranks, each a little later than the one before; the first to
 /// complete wins, the others are abandoned.
 async fn race<P: Protocol>(
@@ -171,7 +183,7 @@ async fn race<P: Protocol>(
         DialError { peer: addrs.first().cloned().unwrap_or_else(|| unknown(&node.local.peer_id()).peer), attempts: Vec::new() };
     let racing = async {
         let mut waiting = attempts.into_iter();
-        let mut running: FuturesUnordered<BoxFuture<'_, (usize, &PeerAddr, Result<Connection, ConnectError>)>> = FuturesUnordered::new();
+        let mut running: FuturesUnordered<Attempting<'_>> = FuturesUnordered::new();
         let mut next_at = Instant::now();
         loop {
             if running.is_empty() && waiting.len() == 0 {
@@ -314,7 +326,7 @@ impl<'a, P: Protocol> Keeper<'a, P> {
 
     /// Tries the transports that are better than the one in use. The peer decides with us which connection stays.
     async fn move_up(&self, rank: usize) -> bool {
-        let Some((addrs, _, dialing)) = self.node.known.get(&self.id) else { return false };
+        let Some(Route { addrs, dialing, .. }) = self.node.known.get(&self.id) else { return false };
         let _one_at_a_time = dialing.lock().await;
         let ranks: Vec<usize> = (0..rank.min(self.node.transports.len())).collect();
         match race(self.node, &addrs, &ranks, None).await {

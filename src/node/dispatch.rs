@@ -39,7 +39,6 @@ pub(super) struct Job<M> {
 pub(super) struct Dispatch<M> {
     class: ClassId,
     overflow: Overflow,
-    pub(super) order: Order,
     queue: Mutex<FairQueue<Job<M>>>,
     ready: Notify,
     room: Notify,
@@ -58,7 +57,6 @@ impl<M> Dispatch<M> {
         Self {
             class,
             overflow,
-            order,
             queue: Mutex::new(FairQueue::new(share)),
             ready: Notify::new(),
             room: Notify::new(),
