@@ -100,8 +100,11 @@ async fn a_class_that_nobody_reads_stops_no_other() {
     // Fill BELIEF: window, receive budget, send budget, large lanes.
     let mut queued = 0;
     loop {
-        match tokio::time::timeout(Duration::from_millis(300), a.send(BELIEF, pattern(if queued % 2 == 0 { 65_536 } else { 65_537 }, 1)))
-            .await
+        match tokio::time::timeout(
+            Duration::from_millis(300),
+            a.send(BELIEF, pattern(if queued.is_multiple_of(2) { 65_536 } else { 65_537 }, 1)),
+        )
+        .await
         {
             Ok(sent) => sent.unwrap(),
             Err(_) => break,
