@@ -81,14 +81,9 @@ pub(super) fn hash_node(cell: &Cell, stride: usize) -> Option<&HashTree> {
 /// IDs of the keys that can be seen without fetching a branch.
 fn known_ids(tree: &HashTree, stride: usize, profile: &Profile, ids: &mut Vec<ValueId>) {
     match &tree.0 {
-        HashNode::Leaf(refs) => {
-            ids.extend(refs.iter().step_by(stride).map(|key| ref_id(key, profile)))
-        }
+        HashNode::Leaf(refs) => ids.extend(refs.iter().step_by(stride).map(|key| ref_id(key, profile))),
         HashNode::Tree { children, .. } => {
-            for child in children
-                .iter()
-                .filter_map(|c| hash_node(c.embedded()?, stride))
-            {
+            for child in children.iter().filter_map(|c| hash_node(c.embedded()?, stride)) {
                 known_ids(child, stride, profile, ids);
             }
         }
@@ -96,27 +91,16 @@ fn known_ids(tree: &HashTree, stride: usize, profile: &Profile, ids: &mut Vec<Va
 }
 
 /// A child under digit `digit` at `shift`: right kind, not empty, branching later, its keys with that digit.
-pub(super) fn hash_child(
-    cell: &Cell,
-    stride: usize,
-    shift: u8,
-    place: u8,
-    profile: &Profile,
-) -> Result<u64, DecodeError> {
+pub(super) fn hash_child(cell: &Cell, stride: usize, shift: u8, place: u8, profile: &Profile) -> Result<u64, DecodeError> {
     let Some(tree) = hash_node(cell, stride) else {
         return rule("the child of a map or set tree is of its kind");
     };
-    if matches!(&tree.0, HashNode::Tree { shift: below, .. } if *below <= shift)
-        || tree.count(stride) == 0
-    {
+    if matches!(&tree.0, HashNode::Tree { shift: below, .. } if *below <= shift) || tree.count(stride) == 0 {
         return rule("a map tree's child has entries and branches at a later digit");
     }
     let mut ids = Vec::new();
     known_ids(tree, stride, profile, &mut ids);
-    if ids
-        .iter()
-        .any(|id| id.digit(usize::from(shift)) != Some(place))
-    {
+    if ids.iter().any(|id| id.digit(usize::from(shift)) != Some(place)) {
         return rule("a key's ID has the digit of its branch");
     }
     Ok(tree.count(stride))
@@ -124,13 +108,7 @@ pub(super) fn hash_child(
 
 /// A tree node with whatever of its children is embedded. A leaf is fine by itself.
 pub(super) fn hash_tree(tree: &HashTree, stride: usize, profile: &Profile) -> Checked {
-    let HashNode::Tree {
-        count,
-        shift,
-        mask,
-        children,
-    } = &tree.0
-    else {
+    let HashNode::Tree { count, shift, mask, children } = &tree.0 else {
         return Ok(());
     };
     let mut total = Total::default();
@@ -206,9 +184,7 @@ fn known_keys<'a>(index: &'a Index, keys: &mut Vec<Cow<'a, [u8]>>) -> Checked {
     match &index.0 {
         IndexNode::Empty => {}
         IndexNode::Single(pair) => keys.extend(index_key(&pair[0])?),
-        IndexNode::Tree {
-            has_entry, refs, ..
-        } => {
+        IndexNode::Tree { has_entry, refs, .. } => {
             let (entry, children) = refs.split_at(if *has_entry { 2 } else { 0 });
             if let [key, ..] = entry {
                 keys.extend(index_key(key)?);
@@ -228,17 +204,12 @@ pub(super) fn index_child(cell: &Cell, depth: u16, place: u8) -> Result<u64, Dec
     let Cell::Index(index) = cell else {
         return rule("an index's child is an index");
     };
-    if index.is_empty()
-        || matches!(&index.0, IndexNode::Tree { depth: below, .. } if *below <= depth)
-    {
+    if index.is_empty() || matches!(&index.0, IndexNode::Tree { depth: below, .. } if *below <= depth) {
         return rule("an index's child has entries and branches at a later digit");
     }
     let mut keys = Vec::new();
     known_keys(index, &mut keys)?;
-    if keys
-        .iter()
-        .any(|key| digit(key, usize::from(depth)) != Some(place))
-    {
+    if keys.iter().any(|key| digit(key, usize::from(depth)) != Some(place)) {
         return rule("a key has the digit of its branch");
     }
     Ok(index.len())
@@ -246,14 +217,7 @@ pub(super) fn index_child(cell: &Cell, depth: u16, place: u8) -> Result<u64, Dec
 
 /// A tree node with whatever of its children is embedded.
 pub(super) fn index(index: &Index) -> Checked {
-    let IndexNode::Tree {
-        count,
-        depth,
-        mask,
-        has_entry,
-        refs,
-    } = &index.0
-    else {
+    let IndexNode::Tree { count, depth, mask, has_entry, refs } = &index.0 else {
         return Ok(());
     };
     let (entry, children) = refs.split_at(if *has_entry { 2 } else { 0 });

@@ -13,10 +13,7 @@ use super::encode::{INDEX_ENTRY, TAG_REF};
 use super::id::{Profile, ValueId};
 use super::shape;
 use super::signed::Signed;
-use super::value::{
-    BigInteger, Blob, BlobNode, Cell, HashNode, HashTree, Index, IndexNode, MAX_EMBEDDED, Name,
-    Ref, Vector,
-};
+use super::value::{BigInteger, Blob, BlobNode, Cell, HashNode, HashTree, Index, IndexNode, MAX_EMBEDDED, Name, Ref, Vector};
 use super::vlq::{self, VlqError};
 
 /// Children nest no deeper: each level takes at least one of the 140 bytes of an embedded cell.
@@ -74,17 +71,10 @@ pub fn decode(input: &Bytes, profile: &Profile) -> Result<Cell, DecodeError> {
 /// [`DecodeError`] unless the input starts with a canonical encoding within the profile's limit.
 pub fn decode_prefix(input: &Bytes, profile: &Profile) -> Result<(Cell, usize), DecodeError> {
     let end = input.len().min(profile.max_cell);
-    let mut decoder = Decoder {
-        input,
-        pos: 0,
-        end,
-        profile,
-    };
+    let mut decoder = Decoder { input, pos: 0, end, profile };
     match decoder.cell(0) {
         Ok(cell) => Ok((cell, decoder.pos)),
-        Err(DecodeError::Truncated) if end < input.len() => Err(DecodeError::TooLarge {
-            max: profile.max_cell,
-        }),
+        Err(DecodeError::Truncated) if end < input.len() => Err(DecodeError::TooLarge { max: profile.max_cell }),
         Err(error) => Err(error),
     }
 }
@@ -114,19 +104,13 @@ impl Decoder<'_> {
     }
 
     fn array<const N: usize>(&mut self) -> Decoded<[u8; N]> {
-        let array = *self
-            .rest()
-            .first_chunk::<N>()
-            .ok_or(DecodeError::Truncated)?;
+        let array = *self.rest().first_chunk::<N>().ok_or(DecodeError::Truncated)?;
         self.pos += N;
         Ok(array)
     }
 
     fn bytes(&mut self, len: u64) -> Decoded<Bytes> {
-        let len = usize::try_from(len)
-            .ok()
-            .filter(|len| *len <= self.rest().len())
-            .ok_or(DecodeError::Truncated)?;
+        let len = usize::try_from(len).ok().filter(|len| *len <= self.rest().len()).ok_or(DecodeError::Truncated)?;
         let bytes = self.input.slice(self.pos..self.pos + len);
         self.pos += len;
         Ok(bytes)
@@ -153,9 +137,7 @@ impl Decoder<'_> {
         self.end = whole.min(self.pos.saturating_add(MAX_EMBEDDED));
         let cut = self.end < whole;
         let cell = self.cell(depth + 1).map_err(|error| match error {
-            DecodeError::Truncated if cut => {
-                DecodeError::NotCanonical("an embedded child takes at most 140 bytes")
-            }
+            DecodeError::Truncated if cut => DecodeError::NotCanonical("an embedded child takes at most 140 bytes"),
             other => other,
         })?;
         self.end = whole;
@@ -213,21 +195,14 @@ impl Decoder<'_> {
                 Cell::Syntax(pair)
             }
             0x90 | 0x91 => Cell::Signed(Box::new(Signed {
-                key: if tag == 0x90 {
-                    Some(self.array()?)
-                } else {
-                    None
-                },
+                key: if tag == 0x90 { Some(self.array()?) } else { None },
                 signature: self.array()?,
                 value: self.child(depth)?,
             })),
             0xa0..=0xaf => {
                 let mask = self.count()?;
                 let fields = self.children(mask.count_ones() as usize, depth)?;
-                if fields
-                    .iter()
-                    .any(|field| field.embedded().is_some_and(Cell::is_nil))
-                {
+                if fields.iter().any(|field| field.embedded().is_some_and(Cell::is_nil)) {
                     return rule("a sparse record leaves nil fields out");
                 }
                 Cell::Sparse { kind, mask, fields }
@@ -246,14 +221,8 @@ impl Decoder<'_> {
         if !shape::is_minimal(bytes) {
             return rule("an integer has no redundant sign byte");
         }
-        let sign = if bytes.first().is_some_and(|b| b & 0x80 != 0) {
-            -1
-        } else {
-            0
-        };
-        let value = bytes
-            .iter()
-            .fold(sign, |value: i64, b| value << 8 | i64::from(*b));
+        let sign = if bytes.first().is_some_and(|b| b & 0x80 != 0) { -1 } else { 0 };
+        let value = bytes.iter().fold(sign, |value: i64, b| value << 8 | i64::from(*b));
         self.pos += len;
         Ok(Cell::Integer(value))
     }
@@ -263,9 +232,7 @@ impl Decoder<'_> {
         if len > 1 && bytes[0] == 0 {
             return rule("a character has no leading zero byte");
         }
-        let point = bytes
-            .iter()
-            .fold(0u32, |value, b| value << 8 | u32::from(*b));
+        let point = bytes.iter().fold(0u32, |value, b| value << 8 | u32::from(*b));
         if point > 0x10_ffff {
             return rule("a code point is at most 0x10ffff");
         }
@@ -323,12 +290,7 @@ impl Decoder<'_> {
             return rule("a map tree branches within 64 digits and at least in two");
         }
         let children = self.children(mask.count_ones() as usize, depth)?;
-        let node = HashTree(HashNode::Tree {
-            count,
-            shift,
-            mask,
-            children,
-        });
+        let node = HashTree(HashNode::Tree { count, shift, mask, children });
         check::hash_tree(&node, stride, self.profile)?;
         Ok(node)
     }
@@ -358,13 +320,7 @@ impl Decoder<'_> {
             return rule("an index node holds an entry and a child, or two children");
         }
         refs.extend(self.children(mask.count_ones() as usize, depth)?);
-        let node = Index(IndexNode::Tree {
-            count,
-            depth: digits as u16,
-            mask,
-            has_entry,
-            refs,
-        });
+        let node = Index(IndexNode::Tree { count, depth: digits as u16, mask, has_entry, refs });
         check::index(&node)?;
         Ok(node)
     }

@@ -182,12 +182,7 @@ fn put_hash_tree(tag: u8, tree: &HashTree, stride: usize, out: &mut impl Put) {
     out.count(tree.count(stride));
     match &tree.0 {
         HashNode::Leaf(refs) => put_refs(refs, out),
-        HashNode::Tree {
-            shift,
-            mask,
-            children,
-            ..
-        } => {
+        HashNode::Tree { shift, mask, children, .. } => {
             out.u8(*shift);
             out.slice(&mask.to_be_bytes());
             put_refs(children, out);
@@ -201,13 +196,7 @@ fn put_index(index: &Index, out: &mut impl Put) {
     match &index.0 {
         IndexNode::Empty => {}
         IndexNode::Single(pair) => put_refs(&pair[..], out),
-        IndexNode::Tree {
-            depth,
-            mask,
-            has_entry,
-            refs,
-            ..
-        } => {
+        IndexNode::Tree { depth, mask, has_entry, refs, .. } => {
             let (entry, children) = refs.split_at(if *has_entry { 2 } else { 0 });
             out.u8(if *has_entry { INDEX_ENTRY } else { 0 });
             put_refs(entry, out);

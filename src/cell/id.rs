@@ -28,11 +28,7 @@ impl ValueId {
 /// Hex digit `i` of a byte string, most significant half first.
 pub(super) fn digit(bytes: &[u8], i: usize) -> Option<u8> {
     let byte = bytes.get(i / 2)?;
-    Some(if i.is_multiple_of(2) {
-        byte >> 4
-    } else {
-        byte & 0xf
-    })
+    Some(if i.is_multiple_of(2) { byte >> 4 } else { byte & 0xf })
 }
 
 impl From<[u8; 32]> for ValueId {
@@ -67,9 +63,7 @@ impl FromStr for ValueId {
         if s.len() != 64 {
             return Err(ParseIdError);
         }
-        data_encoding::HEXLOWER_PERMISSIVE
-            .decode_mut(s.as_bytes(), &mut id)
-            .map_err(|_| ParseIdError)?;
+        data_encoding::HEXLOWER_PERMISSIVE.decode_mut(s.as_bytes(), &mut id).map_err(|_| ParseIdError)?;
         Ok(Self(id))
     }
 }
@@ -96,18 +90,10 @@ pub struct Profile {
 
 impl Profile {
     /// peerlane's own: BLAKE3, 8,192 bytes a cell (the CAD015 seed), signatures bound to their purpose.
-    pub const NATIVE: Self = Self {
-        hash: HashKind::Blake3,
-        max_cell: 8192,
-        signature_context: Some(b"peerlane/1 signed"),
-    };
+    pub const NATIVE: Self = Self { hash: HashKind::Blake3, max_cell: 8192, signature_context: Some(b"peerlane/1 signed") };
 
     /// Convex since 0.8.0: SHA3-256, 16,383 bytes a cell, no domain separation.
-    pub const CONVEX: Self = Self {
-        hash: HashKind::Sha3_256,
-        max_cell: 16383,
-        signature_context: None,
-    };
+    pub const CONVEX: Self = Self { hash: HashKind::Sha3_256, max_cell: 16383, signature_context: None };
 
     /// The value ID of an encoding.
     #[must_use]

@@ -28,11 +28,7 @@ pub(super) const fn is_vector_leaf(count: u64) -> bool {
 
 /// How many items a leaf holds itself: the whole of up to 16, else what exceeds a multiple of 16.
 pub(super) const fn tail_len(count: u64) -> usize {
-    if count <= 16 {
-        count as usize
-    } else {
-        (count % 16) as usize
-    }
+    if count <= 16 { count as usize } else { (count % 16) as usize }
 }
 
 /// Elements per child of a vector tree: the largest power of 16 below `count`, 16 at least.
@@ -83,14 +79,7 @@ mod tests {
         assert_eq!(blob_child(65536), 4096);
         assert_eq!(blob_child(65537), 65536);
         assert_eq!(child_count(u64::MAX >> 1, blob_child(u64::MAX >> 1)), 8);
-        assert_eq!(
-            (
-                child_len(40, 16, 0),
-                child_len(40, 16, 2),
-                child_len(40, 16, 3)
-            ),
-            (16, 8, 0)
-        );
+        assert_eq!((child_len(40, 16, 0), child_len(40, 16, 2), child_len(40, 16, 3)), (16, 8, 0));
     }
 
     #[test]

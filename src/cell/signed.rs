@@ -37,11 +37,7 @@ impl Signed {
     #[must_use]
     pub fn sign(profile: &Profile, key: &SigningKey, value: Ref) -> Self {
         let signature = key.sign(&signed_bytes(profile, &value)).to_bytes();
-        Self {
-            key: Some(key.verifying_key().to_bytes()),
-            signature,
-            value,
-        }
+        Self { key: Some(key.verifying_key().to_bytes()), signature, value }
     }
 
     /// Verifies with the key in the cell (`verify_strict`: no small-order key, no malleable signature).
@@ -61,11 +57,8 @@ impl Signed {
         if key.is_weak() {
             return Err(SignatureError::BadKey);
         }
-        key.verify_strict(
-            &signed_bytes(profile, &self.value),
-            &Signature::from_bytes(&self.signature),
-        )
-        .map_err(|_| SignatureError::BadSignature)
+        key.verify_strict(&signed_bytes(profile, &self.value), &Signature::from_bytes(&self.signature))
+            .map_err(|_| SignatureError::BadSignature)
     }
 
     /// The signer's key, unless the short form leaves it out.

@@ -18,11 +18,20 @@ pub trait CellSource {
     ///
     /// A source vouches for the hash: what came from a peer is hashed before it's offered here.
     fn get(&self, id: &ValueId) -> Option<Bytes>;
+
+    /// Is it held?
+    fn has(&self, id: &ValueId) -> bool {
+        self.get(id).is_some()
+    }
 }
 
 impl<S: CellSource + ?Sized> CellSource for &S {
     fn get(&self, id: &ValueId) -> Option<Bytes> {
         (**self).get(id)
+    }
+
+    fn has(&self, id: &ValueId) -> bool {
+        (**self).has(id)
     }
 }
 
@@ -48,6 +57,16 @@ impl CellSource for HashMap<ValueId, Bytes> {
     }
 }
 
+/// Nothing at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoCells;
+
+impl CellSource for NoCells {
+    fn get(&self, _id: &ValueId) -> Option<Bytes> {
+        None
+    }
+}
+
 /// New cells over a source that stays as it is: what a change writes before it's committed.
 pub struct Overlay<'a> {
     below: &'a dyn CellSource,
@@ -57,9 +76,7 @@ pub struct Overlay<'a> {
 
 impl std::fmt::Debug for Overlay<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Overlay")
-            .field("new", &self.new.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Overlay").field("new", &self.new.len()).finish_non_exhaustive()
     }
 }
 
@@ -67,10 +84,7 @@ impl<'a> Overlay<'a> {
     /// An overlay with nothing new.
     #[must_use]
     pub fn new(below: &'a dyn CellSource) -> Self {
-        Self {
-            below,
-            new: HashMap::new(),
-        }
+        Self { below, new: HashMap::new() }
     }
 }
 

@@ -15,11 +15,7 @@ const VECTORS: &str = include_str!("vectors.txt");
 fn vectors() -> Vec<(&'static str, Bytes, Option<ValueId>)> {
     let rows = VECTORS.lines().filter(|l| !l.starts_with('#')).map(|line| {
         let [name, encoding, id] = line.split(" | ").collect::<Vec<_>>().try_into().unwrap();
-        (
-            name,
-            Bytes::from(HEXLOWER.decode(encoding.as_bytes()).unwrap()),
-            id.parse().ok(),
-        )
+        (name, Bytes::from(HEXLOWER.decode(encoding.as_bytes()).unwrap()), id.parse().ok())
     });
     let rows: Vec<_> = rows.collect();
     assert!(rows.len() > 35, "the vectors are there");
@@ -31,9 +27,7 @@ fn int(i: i64) -> Ref {
 }
 
 fn link(cell: Cell) -> Ref {
-    Writer::new(&Profile::CONVEX, &mut MemoryCells::default())
-        .link(cell)
-        .unwrap()
+    Writer::new(&Profile::CONVEX, &mut MemoryCells::default()).link(cell).unwrap()
 }
 
 fn key(name: &'static str) -> Ref {
@@ -41,24 +35,16 @@ fn key(name: &'static str) -> Ref {
 }
 
 fn vector(items: &[Ref]) -> Cell {
-    Cell::Vector(
-        Writer::new(&Profile::CONVEX, &mut MemoryCells::default())
-            .vector(items)
-            .unwrap(),
-    )
+    Cell::Vector(Writer::new(&Profile::CONVEX, &mut MemoryCells::default()).vector(items).unwrap())
 }
 
 fn blob(bytes: &[u8]) -> Cell {
     let mut cells = MemoryCells::default();
-    Writer::new(&Profile::CONVEX, &mut cells)
-        .blob(Bytes::copy_from_slice(bytes))
-        .unwrap()
+    Writer::new(&Profile::CONVEX, &mut cells).blob(Bytes::copy_from_slice(bytes)).unwrap()
 }
 
 fn list(kind: fn(Vector) -> Cell, items: &[Ref]) -> Cell {
-    let Cell::Vector(v) = vector(items) else {
-        panic!()
-    };
+    let Cell::Vector(v) = vector(items) else { panic!() };
     kind(v)
 }
 
@@ -80,9 +66,7 @@ fn build(name: &str) -> Cell {
         "true" => Cell::Bool(true),
         "0" | "1" | "-1" | "19" | "128" | "-128" => Cell::Integer(name.parse().unwrap()),
         "2^63-1" => Cell::Integer(i64::MAX),
-        "2^63" => Cell::BigInteger(
-            BigInteger::new(Bytes::from_static(&[0, 0x80, 0, 0, 0, 0, 0, 0, 0])).unwrap(),
-        ),
+        "2^63" => Cell::BigInteger(BigInteger::new(Bytes::from_static(&[0, 0x80, 0, 0, 0, 0, 0, 0, 0])).unwrap()),
         "1.0" => Cell::Double(1f64.to_bits()),
         "\"Hello\"" => Cell::string("Hello").unwrap(),
         "0x (empty blob)" => blob(&[]),
@@ -100,20 +84,14 @@ fn build(name: &str) -> Cell {
             vector(&[int(101), link(Cell::string("Hello").unwrap()), link(set)])
         }
         "dense record, tag df, fields 1 2 3" => {
-            let Cell::Vector(v) = vector(&[int(1), int(2), int(3)]) else {
-                panic!()
-            };
+            let Cell::Vector(v) = vector(&[int(1), int(2), int(3)]) else { panic!() };
             Cell::Record(0xf, v)
         }
-        "{:a 1 :b 2 :c 3}" => w
-            .map([(key("a"), int(1)), (key("b"), int(2)), (key("c"), int(3))])
-            .unwrap(),
+        "{:a 1 :b 2 :c 3}" => w.map([(key("a"), int(1)), (key("b"), int(2)), (key("c"), int(3))]).unwrap(),
         "#{1 2 3}" => w.set([int(3), int(1), int(2)]).unwrap(),
         "vector 0..16 (17 items)" => vector(&(0..17).map(int).collect::<Vec<_>>()),
         "Index {0x1234 1, 0x1256 2}" => index(&[(&[0x12, 0x34], 1), (&[0x12, 0x56], 2)]),
-        "Index {0x12 3, 0x1234 1, 0x1256 2}" => {
-            index(&[(&[0x12], 3), (&[0x12, 0x34], 1), (&[0x12, 0x56], 2)])
-        }
+        "Index {0x12 3, 0x1234 1, 0x1256 2}" => index(&[(&[0x12], 3), (&[0x12, 0x34], 1), (&[0x12, 0x56], 2)]),
         "Blob of 137 zero bytes (embedded, 140 bytes)" => blob(&[0; 137]),
         "Blob of 138 zero bytes (branch)" => blob(&[0; 138]),
         "[Blob138]" => vector(&[link(blob(&[0; 138]))]),
@@ -122,25 +100,13 @@ fn build(name: &str) -> Cell {
         "[:Q 1 (+ 1 2) nil]" => vector(&[key("Q"), int(1), plus(), Ref::nil()]),
         "[:PING 7]" => vector(&[key("PING"), int(7)]),
         "[:BYE]" => vector(&[key("BYE")]),
-        "Invoke(#11, seq 1, (+ 1 2))" => {
-            list(|v| Cell::Record(0, v), &[address(11), int(1), plus()])
-        }
-        "Transfer(#11, seq 2, #12, 1000)" => list(
-            |v| Cell::Record(1, v),
-            &[address(11), int(2), address(12), int(1000)],
-        ),
-        "Result(1, 3)" => list(
-            |v| Cell::Record(0xd, v),
-            &[int(1), int(3), Ref::nil(), Ref::nil(), Ref::nil()],
-        ),
+        "Invoke(#11, seq 1, (+ 1 2))" => list(|v| Cell::Record(0, v), &[address(11), int(1), plus()]),
+        "Transfer(#11, seq 2, #12, 1000)" => list(|v| Cell::Record(1, v), &[address(11), int(2), address(12), int(1000)]),
+        "Result(1, 3)" => list(|v| Cell::Record(0xd, v), &[int(1), int(3), Ref::nil(), Ref::nil(), Ref::nil()]),
         "Signed(1) by seed 00..01" => {
             let mut seed = [0; 32];
             seed[31] = 1;
-            Cell::Signed(Box::new(Signed::sign(
-                &Profile::CONVEX,
-                &SigningKey::from_bytes(&seed),
-                int(1),
-            )))
+            Cell::Signed(Box::new(Signed::sign(&Profile::CONVEX, &SigningKey::from_bytes(&seed), int(1))))
         }
         other => panic!("no builder for {other}"),
     }
@@ -157,18 +123,11 @@ fn golden_vectors_both_ways() {
             assert_eq!(Profile::CONVEX.id(&encoding), id, "{name}");
         }
         for cut in 0..encoding.len() {
-            assert!(
-                decode(&encoding.slice(..cut), &Profile::CONVEX).is_err(),
-                "{name} cut at {cut}"
-            );
+            assert!(decode(&encoding.slice(..cut), &Profile::CONVEX).is_err(), "{name} cut at {cut}");
         }
         let mut longer = encoding.to_vec();
         longer.push(0);
-        assert_eq!(
-            decode(&longer.into(), &Profile::CONVEX),
-            Err(DecodeError::Trailing(1)),
-            "{name}"
-        );
+        assert_eq!(decode(&longer.into(), &Profile::CONVEX), Err(DecodeError::Trailing(1)), "{name}");
     }
 }
 
@@ -177,56 +136,26 @@ fn signatures_bind_value_key_and_context() {
     let signer = SigningKey::from_bytes(&[7; 32]);
     let native = Signed::sign(&Profile::NATIVE, &signer, int(1));
     native.verify(&Profile::NATIVE).unwrap();
-    assert_eq!(
-        native.verify(&Profile::CONVEX),
-        Err(SignatureError::BadSignature),
-        "the context counts"
-    );
-    assert_eq!(
-        Signed {
-            value: int(2),
-            ..native.clone()
-        }
-        .verify(&Profile::NATIVE),
-        Err(SignatureError::BadSignature)
-    );
+    assert_eq!(native.verify(&Profile::CONVEX), Err(SignatureError::BadSignature), "the context counts");
+    assert_eq!(Signed { value: int(2), ..native.clone() }.verify(&Profile::NATIVE), Err(SignatureError::BadSignature));
     let other = SigningKey::from_bytes(&[8; 32]).verifying_key().to_bytes();
-    assert_eq!(
-        native.verify_with(&Profile::NATIVE, &other),
-        Err(SignatureError::BadSignature)
-    );
-    assert_eq!(
-        Signed {
-            key: None,
-            ..native.clone()
-        }
-        .verify(&Profile::NATIVE),
-        Err(SignatureError::NoKey)
-    );
+    assert_eq!(native.verify_with(&Profile::NATIVE, &other), Err(SignatureError::BadSignature));
+    assert_eq!(Signed { key: None, ..native.clone() }.verify(&Profile::NATIVE), Err(SignatureError::NoKey));
     // the identity point: small order
     let mut weak = [0; 32];
     weak[0] = 1;
-    assert_eq!(
-        native.verify_with(&Profile::NATIVE, &weak),
-        Err(SignatureError::BadKey)
-    );
+    assert_eq!(native.verify_with(&Profile::NATIVE, &weak), Err(SignatureError::BadKey));
     let embedded = link(Cell::Signed(Box::new(native)));
     assert!(embedded.embedded().is_some());
 }
 
 fn refused(hex: &str) -> DecodeError {
-    decode(
-        &Bytes::from(HEXLOWER.decode(hex.as_bytes()).unwrap()),
-        &Profile::NATIVE,
-    )
-    .expect_err(hex)
+    decode(&Bytes::from(HEXLOWER.decode(hex.as_bytes()).unwrap()), &Profile::NATIVE).expect_err(hex)
 }
 
 #[test]
 fn what_is_not_canonical_is_refused() {
-    for tag in [
-        "01", "1a", "1c", "34", "3b", "40", "7f", "85", "8f", "92", "f0", "ff",
-    ] {
+    for tag in ["01", "1a", "1c", "34", "3b", "40", "7f", "85", "8f", "92", "f0", "ff"] {
         assert!(matches!(refused(tag), DecodeError::UnknownTag(_)), "{tag}");
     }
     let branch = format!("20{}", "11".repeat(32));
@@ -270,41 +199,15 @@ fn what_is_not_canonical_is_refused() {
         format!("800131810a{}", "00".repeat(138)),
     ];
     for hex in rules {
-        assert!(
-            matches!(refused(&hex), DecodeError::NotCanonical(_)),
-            "{hex}: {:?}",
-            refused(&hex)
-        );
+        assert!(matches!(refused(&hex), DecodeError::NotCanonical(_)), "{hex}: {:?}", refused(&hex));
     }
     assert!(matches!(refused("31800100"), DecodeError::Count(_)));
-    assert_eq!(
-        refused(&branch),
-        DecodeError::UnknownTag(0x20),
-        "a reference is no cell"
-    );
-    assert_eq!(
-        refused("30ffffffffffffff7f"),
-        DecodeError::Truncated,
-        "a declared length reserves nothing"
-    );
+    assert_eq!(refused(&branch), DecodeError::UnknownTag(0x20), "a reference is no cell");
+    assert_eq!(refused("30ffffffffffffff7f"), DecodeError::Truncated, "a declared length reserves nothing");
     // 90 fields of 100 bytes are within the embedding rule, and 9,000 bytes above the native limit
-    let fields = format!(
-        "a0ffffffffffffffff7f{}",
-        format!("3180 64{}", "00".repeat(100))
-            .replace("80 ", "")
-            .repeat(63)
-    );
-    assert!(
-        decode(
-            &Bytes::from(HEXLOWER.decode(fields.as_bytes()).unwrap()),
-            &Profile::NATIVE
-        )
-        .is_ok()
-    );
-    let fields = format!(
-        "a0ffffffffffffffff7f{}",
-        format!("318109{}", "00".repeat(137)).repeat(63)
-    );
+    let fields = format!("a0ffffffffffffffff7f{}", format!("3180 64{}", "00".repeat(100)).replace("80 ", "").repeat(63));
+    assert!(decode(&Bytes::from(HEXLOWER.decode(fields.as_bytes()).unwrap()), &Profile::NATIVE).is_ok());
+    let fields = format!("a0ffffffffffffffff7f{}", format!("318109{}", "00".repeat(137)).repeat(63));
     assert_eq!(refused(&fields), DecodeError::TooLarge { max: 8192 });
 }
 
@@ -327,32 +230,15 @@ fn a_missing_branch_is_named() {
     let first = refs(&chunk).next().unwrap();
     let reader = Reader::new(&Profile::NATIVE, &cells);
     assert_eq!(reader.blob_bytes(tree, 10_000).unwrap(), vec![9; 10_000]);
-    assert_eq!(
-        reader.blob_bytes(tree, 9_999),
-        Err(TreeError::TooLarge {
-            size: 10_000,
-            max: 9_999
-        })
-    );
+    assert_eq!(reader.blob_bytes(tree, 9_999), Err(TreeError::TooLarge { size: 10_000, max: 9_999 }));
     cells.0.remove(&first);
     let reader = Reader::new(&Profile::NATIVE, &cells);
-    assert_eq!(
-        reader.blob_bytes(tree, 10_000),
-        Err(TreeError::Missing(first))
-    );
+    assert_eq!(reader.blob_bytes(tree, 10_000), Err(TreeError::Missing(first)));
     // a branch of another shape than its place demands, and one that had to be embedded
-    cells
-        .0
-        .insert(first, encode(&Cell::blob(vec![9; 200]).unwrap()));
-    assert!(matches!(
-        Reader::new(&Profile::NATIVE, &cells).blob_bytes(tree, 10_000),
-        Err(TreeError::Malformed { .. })
-    ));
+    cells.0.insert(first, encode(&Cell::blob(vec![9; 200]).unwrap()));
+    assert!(matches!(Reader::new(&Profile::NATIVE, &cells).blob_bytes(tree, 10_000), Err(TreeError::Malformed { .. })));
     cells.0.insert(first, encode(&Cell::Nil));
-    assert!(matches!(
-        Reader::new(&Profile::NATIVE, &cells).load(&first),
-        Err(TreeError::Malformed { .. })
-    ));
+    assert!(matches!(Reader::new(&Profile::NATIVE, &cells).load(&first), Err(TreeError::Malformed { .. })));
 }
 
 #[test]
@@ -370,15 +256,9 @@ fn pushing_gives_the_same_vector_as_building() {
         }
     }
     let reader = Reader::new(&Profile::NATIVE, &cells);
-    let all: Vec<Ref> = reader
-        .vector_iter(&pushed, 0..u64::MAX)
-        .map(Result::unwrap)
-        .collect();
+    let all: Vec<Ref> = reader.vector_iter(&pushed, 0..u64::MAX).map(Result::unwrap).collect();
     assert_eq!(all, items);
-    let some: Vec<Ref> = reader
-        .vector_iter(&pushed, 250..260)
-        .map(Result::unwrap)
-        .collect();
+    let some: Vec<Ref> = reader.vector_iter(&pushed, 250..260).map(Result::unwrap).collect();
     assert_eq!(some, items[250..260]);
     assert_eq!(reader.vector_get(&pushed, 699).unwrap(), Some(int(699)));
     assert_eq!(reader.vector_get(&pushed, 700).unwrap(), None);
@@ -407,9 +287,8 @@ fn any_cell() -> impl Strategy<Value = (Cell, MemoryCells)> {
         "[a-z]{1,40}".prop_map(|s| Cell::Keyword(Name::new(s).unwrap())),
         "[a-z]{1,40}".prop_map(|s| Cell::Symbol(Name::new(s).unwrap())),
         (0u8..16, 0..vlq::MAX).prop_map(|(k, n)| Cell::Extension(k, n)),
-        proptest::collection::vec(any::<u8>(), 9..40).prop_filter_map("shortest form", |b| Some(
-            Cell::BigInteger(BigInteger::new(b.into())?)
-        )),
+        proptest::collection::vec(any::<u8>(), 9..40)
+            .prop_filter_map("shortest form", |b| Some(Cell::BigInteger(BigInteger::new(b.into())?))),
     ]
     .prop_map(|cell| (cell, MemoryCells::default()));
     leaf.prop_recursive(4, 120, 24, |inner| {
@@ -418,11 +297,7 @@ fn any_cell() -> impl Strategy<Value = (Cell, MemoryCells)> {
             let mut children = Vec::new();
             for (cell, below) in parts {
                 cells.0.extend(below.0);
-                children.push(
-                    Writer::new(&Profile::NATIVE, &mut cells)
-                        .link(cell)
-                        .unwrap(),
-                );
+                children.push(Writer::new(&Profile::NATIVE, &mut cells).link(cell).unwrap());
             }
             let mut w = Writer::new(&Profile::NATIVE, &mut cells);
             let pair = || Box::new([children[0].clone(), children[1].clone()]);
@@ -431,23 +306,14 @@ fn any_cell() -> impl Strategy<Value = (Cell, MemoryCells)> {
                 1 => Cell::List(w.vector(&children).unwrap()),
                 2 => Cell::Record(3, w.vector(&children).unwrap()),
                 3 => w.set(children.iter().cloned()).unwrap(),
-                4 => w
-                    .map(children.iter().cloned().zip(children.iter().rev().cloned()))
-                    .unwrap(),
+                4 => w.map(children.iter().cloned().zip(children.iter().rev().cloned())).unwrap(),
                 5 => {
-                    let entries = children
-                        .iter()
-                        .enumerate()
-                        .map(|(i, c)| (vec![7u8; i % 5 + 1], c.clone()));
+                    let entries = children.iter().enumerate().map(|(i, c)| (vec![7u8; i % 5 + 1], c.clone()));
                     Cell::Index(w.index(entries).unwrap())
                 }
                 6 => Cell::Coded(2, pair()),
                 7 => Cell::Syntax(Box::new([children[0].clone(), Ref::nil()])),
-                _ => Cell::Signed(Box::new(Signed {
-                    key: None,
-                    signature: [5; 64],
-                    value: children[0].clone(),
-                })),
+                _ => Cell::Signed(Box::new(Signed { key: None, signature: [5; 64], value: children[0].clone() })),
             };
             (cell, cells)
         })
@@ -525,7 +391,7 @@ proptest! {
         prop_assert_eq!(&iterated, &sorted);
         prop_assert_eq!(index.len(), sorted.len() as u64);
         prop_assert_eq!(r.map_iter(&map).unwrap().count(), sorted.len());
-        prop_assert_eq!(r.set_iter(&set).unwrap().map(|e| e.unwrap().0).count(), sorted.len());
+        prop_assert!(r.set_iter(&set).unwrap().all(|e| e.is_ok()));
         for cell in [map, set, Cell::Index(index)] {
             let encoding = encode(&cell);
             prop_assert_eq!(decode(&encoding, &Profile::NATIVE).unwrap(), cell);

@@ -210,8 +210,7 @@ impl BigInteger {
     /// Takes big-endian two's complement bytes; `None` unless they're the shortest form and 9 to 4,096 long.
     #[must_use]
     pub fn new(bytes: Bytes) -> Option<Self> {
-        ((9..=Self::MAX_LEN).contains(&bytes.len()) && shape::is_minimal(&bytes))
-            .then_some(Self(bytes))
+        ((9..=Self::MAX_LEN).contains(&bytes.len()) && shape::is_minimal(&bytes)).then_some(Self(bytes))
     }
 
     /// The bytes.
@@ -303,9 +302,22 @@ impl Vector {
     /// The empty vector.
     #[must_use]
     pub const fn empty() -> Self {
-        Self {
-            count: 0,
-            refs: Vec::new(),
+        Self { count: 0, refs: Vec::new() }
+    }
+
+    /// A vector of one cell; elements after the sixteenth are left out. Longer ones: [`super::Writer::vector`].
+    #[must_use]
+    pub fn short(items: impl IntoIterator<Item = Ref>) -> Self {
+        let refs: Vec<Ref> = items.into_iter().take(16).collect();
+        Self { count: refs.len() as u64, refs }
+    }
+
+    /// Replaces the first element of a vector of one cell.
+    pub(crate) fn set_first(&mut self, item: Ref) {
+        if self.count <= 16
+            && let Some(first) = self.refs.first_mut()
+        {
+            *first = item;
         }
     }
 
@@ -330,20 +342,12 @@ impl Vector {
     /// The last items of the vector, held in this cell; none in a tree node.
     #[must_use]
     pub fn tail(&self) -> &[Ref] {
-        if self.is_leaf() {
-            &self.refs[..shape::tail_len(self.count).min(self.refs.len())]
-        } else {
-            &[]
-        }
+        if self.is_leaf() { &self.refs[..shape::tail_len(self.count).min(self.refs.len())] } else { &[] }
     }
 
     /// The vector of all elements before the tail.
     pub(super) fn prefix(&self) -> Option<&Ref> {
-        if self.is_leaf() {
-            self.refs.get(shape::tail_len(self.count))
-        } else {
-            None
-        }
+        if self.is_leaf() { self.refs.get(shape::tail_len(self.count)) } else { None }
     }
 }
 
@@ -434,9 +438,7 @@ impl Index {
 /// The IDs of the branches that a cell's own bytes name, those named by embedded children included; repeats are kept.
 #[must_use]
 pub fn refs(cell: &Cell) -> Refs<'_> {
-    Refs {
-        stack: vec![cell.children().iter()],
-    }
+    Refs { stack: vec![cell.children().iter()] }
 }
 
 /// See [`refs`].

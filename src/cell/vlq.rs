@@ -58,11 +58,7 @@ pub fn read(input: &[u8]) -> Result<(u64, usize), VlqError> {
             return Ok((value, i + 1));
         }
     }
-    Err(if input.len() >= MAX_LEN {
-        VlqError::TooLong
-    } else {
-        VlqError::Truncated
-    })
+    Err(if input.len() >= MAX_LEN { VlqError::TooLong } else { VlqError::Truncated })
 }
 
 #[cfg(test)]
@@ -103,9 +99,6 @@ mod tests {
         assert_eq!(read(&[0x80, 0x01]), Err(VlqError::NotShortest));
         assert_eq!(read(&[0x80]), Err(VlqError::NotShortest));
         assert_eq!(read(&[0xff; 20]), Err(VlqError::TooLong));
-        assert_eq!(
-            read(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00]),
-            Err(VlqError::TooLong)
-        );
+        assert_eq!(read(&[0x81, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x00]), Err(VlqError::TooLong));
     }
 }

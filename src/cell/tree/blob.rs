@@ -14,10 +14,7 @@ impl Reader<'_> {
     /// [`TreeError::TooLarge`] above `max`, before anything is fetched; [`TreeError::Missing`] and [`TreeError::Malformed`].
     pub fn blob_bytes(&self, blob: &Blob, max: usize) -> Result<Bytes, TreeError> {
         if blob.len() > max as u64 {
-            return Err(TreeError::TooLarge {
-                size: blob.len(),
-                max: max as u64,
-            });
+            return Err(TreeError::TooLarge { size: blob.len(), max: max as u64 });
         }
         if let Some(bytes) = blob.bytes() {
             return Ok(bytes.clone());
@@ -35,9 +32,7 @@ impl Reader<'_> {
                 let size = shape::blob_child(*len);
                 for (i, child) in children.iter().enumerate() {
                     let part = shape::child_len(*len, size, i);
-                    if let Cell::Blob(child) =
-                        &*self.resolve_checked(child, |cell| check::blob_child(cell, part))?
-                    {
+                    if let Cell::Blob(child) = &*self.resolve_checked(child, |cell| check::blob_child(cell, part))? {
                         self.append_blob(child, out)?;
                     }
                 }

@@ -23,9 +23,7 @@ impl<'a> Reader<'a> {
         let Cell::Map(tree) = map else {
             return Err(TreeError::WrongType("map"));
         };
-        Ok(self
-            .hash_find(tree, 2, &ref_id(key, self.profile))?
-            .and_then(|mut entry| entry.pop()))
+        Ok(self.hash_find(tree, 2, &ref_id(key, self.profile))?.and_then(|mut entry| entry.pop()))
     }
 
     /// Is the item in the set?
@@ -36,9 +34,7 @@ impl<'a> Reader<'a> {
         let Cell::Set(tree) = set else {
             return Err(TreeError::WrongType("set"));
         };
-        Ok(self
-            .hash_find(tree, 1, &ref_id(item, self.profile))?
-            .is_some())
+        Ok(self.hash_find(tree, 1, &ref_id(item, self.profile))?.is_some())
     }
 
     /// The entries of a map (key, value) in the order of the keys' IDs.
@@ -49,13 +45,7 @@ impl<'a> Reader<'a> {
         let Cell::Map(tree) = map else {
             return Err(TreeError::WrongType("map"));
         };
-        Ok(HashIter {
-            reader: *self,
-            stride: 2,
-            stack: Vec::new(),
-            leaf: tree.clone(),
-            next: 0,
-        })
+        Ok(HashIter { reader: *self, stride: 2, stack: Vec::new(), leaf: tree.clone(), next: 0 })
     }
 
     /// The items of a set in the order of their IDs, each given as key and (again) as value.
@@ -66,51 +56,22 @@ impl<'a> Reader<'a> {
         let Cell::Set(tree) = set else {
             return Err(TreeError::WrongType("set"));
         };
-        Ok(HashIter {
-            reader: *self,
-            stride: 1,
-            stack: Vec::new(),
-            leaf: tree.clone(),
-            next: 0,
-        })
+        Ok(HashIter { reader: *self, stride: 1, stack: Vec::new(), leaf: tree.clone(), next: 0 })
     }
 
-    fn hash_child(
-        &self,
-        child: &Ref,
-        stride: usize,
-        shift: u8,
-        place: u8,
-    ) -> Result<HashTree, TreeError> {
-        let cell = self.resolve_checked(child, |cell| {
-            check::hash_child(cell, stride, shift, place, self.profile)
-        })?;
-        check::hash_node(&cell, stride)
-            .cloned()
-            .ok_or(TreeError::WrongType("map or set"))
+    fn hash_child(&self, child: &Ref, stride: usize, shift: u8, place: u8) -> Result<HashTree, TreeError> {
+        let cell = self.resolve_checked(child, |cell| check::hash_child(cell, stride, shift, place, self.profile))?;
+        check::hash_node(&cell, stride).cloned().ok_or(TreeError::WrongType("map or set"))
     }
 
-    fn hash_find(
-        &self,
-        tree: &HashTree,
-        stride: usize,
-        id: &ValueId,
-    ) -> Result<Option<Vec<Ref>>, TreeError> {
+    fn hash_find(&self, tree: &HashTree, stride: usize, id: &ValueId) -> Result<Option<Vec<Ref>>, TreeError> {
         let mut node = tree.clone();
         loop {
             node = match &node.0 {
                 HashNode::Leaf(refs) => {
-                    return Ok(refs
-                        .chunks(stride)
-                        .find(|e| ref_id(&e[0], self.profile) == *id)
-                        .map(<[Ref]>::to_vec));
+                    return Ok(refs.chunks(stride).find(|e| ref_id(&e[0], self.profile) == *id).map(<[Ref]>::to_vec));
                 }
-                HashNode::Tree {
-                    shift,
-                    mask,
-                    children,
-                    ..
-                } => {
+                HashNode::Tree { shift, mask, children, .. } => {
                     let place = id.digit(usize::from(*shift)).unwrap_or(0);
                     let Some(child) = slot(*mask, place).and_then(|i| children.get(i)) else {
                         return Ok(None);
@@ -122,34 +83,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A key's ID that agrees with `id` for as many digits as any in the tree.
-    fn hash_nearest(
-        &self,
-        tree: &HashTree,
-        stride: usize,
-        id: &ValueId,
-    ) -> Result<Option<ValueId>, TreeError> {
+    fn hash_nearest(&self, tree: &HashTree, stride: usize, id: &ValueId) -> Result<Option<ValueId>, TreeError> {
         let mut node = tree.clone();
         loop {
             node = match &node.0 {
                 HashNode::Leaf(refs) => {
-                    let ids = refs
-                        .iter()
-                        .step_by(stride)
-                        .map(|key| ref_id(key, self.profile));
+                    let ids = refs.iter().step_by(stride).map(|key| ref_id(key, self.profile));
                     return Ok(ids.max_by_key(|other| common(id, other)));
                 }
-                HashNode::Tree {
-                    shift,
-                    mask,
-                    children,
-                    ..
-                } => {
+                HashNode::Tree { shift, mask, children, .. } => {
                     let wanted = id.digit(usize::from(*shift)).unwrap_or(0);
-                    let place = if slot(*mask, wanted).is_some() {
-                        wanted
-                    } else {
-                        mask.trailing_zeros() as u8
-                    };
+                    let place = if slot(*mask, wanted).is_some() { wanted } else { mask.trailing_zeros() as u8 };
                     let Some(child) = slot(*mask, place).and_then(|i| children.get(i)) else {
                         return Ok(None);
                     };
@@ -183,15 +127,8 @@ impl Iterator for HashIter<'_> {
                         return Some(Ok((entry[0].clone(), entry[self.stride - 1].clone())));
                     }
                 }
-                HashNode::Tree {
-                    shift,
-                    mask,
-                    children,
-                    ..
-                } => {
-                    let places = digits(*mask)
-                        .zip(children)
-                        .map(|(place, child)| (child.clone(), *shift, place));
+                HashNode::Tree { shift, mask, children, .. } => {
+                    let places = digits(*mask).zip(children).map(|(place, child)| (child.clone(), *shift, place));
                     let at = self.stack.len();
                     self.stack.extend(places);
                     self.stack[at..].reverse();
@@ -216,10 +153,7 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// [`TreeError::TooLarge`], which no profile of this crate meets.
-    pub fn map(
-        &mut self,
-        entries: impl IntoIterator<Item = (Ref, Ref)>,
-    ) -> Result<Cell, TreeError> {
+    pub fn map(&mut self, entries: impl IntoIterator<Item = (Ref, Ref)>) -> Result<Cell, TreeError> {
         let entries = entries.into_iter().map(|(k, v)| vec![k, v]).collect();
         Ok(Cell::Map(self.hash_build(entries, 2)?))
     }
@@ -256,10 +190,7 @@ impl Writer<'_> {
     }
 
     fn hash_build(&mut self, entries: Vec<Vec<Ref>>, stride: usize) -> Result<HashTree, TreeError> {
-        let mut sorted: Vec<Entry> = entries
-            .into_iter()
-            .filter_map(|e| Some((ref_id(e.first()?, self.profile), e)))
-            .collect();
+        let mut sorted: Vec<Entry> = entries.into_iter().filter_map(|e| Some((ref_id(e.first()?, self.profile), e))).collect();
         // Stable, so that the last of equal keys stands last; reversed, it's the one that dedup keeps.
         sorted.sort_by_key(|(id, _)| *id);
         sorted.reverse();
@@ -280,45 +211,23 @@ impl Writer<'_> {
             let child = self.hash_split(group, stride)?;
             children.push(self.link(node(child, stride))?);
         }
-        Ok(HashTree(HashNode::Tree {
-            count: entries.len() as u64,
-            shift: shift as u8,
-            mask,
-            children,
-        }))
+        Ok(HashTree(HashNode::Tree { count: entries.len() as u64, shift: shift as u8, mask, children }))
     }
 
-    fn hash_assoc(
-        &mut self,
-        tree: &HashTree,
-        stride: usize,
-        entry: Vec<Ref>,
-    ) -> Result<HashTree, TreeError> {
+    fn hash_assoc(&mut self, tree: &HashTree, stride: usize, entry: Vec<Ref>) -> Result<HashTree, TreeError> {
         let Some(key) = entry.first() else {
             return Ok(tree.clone());
         };
         let id = ref_id(key, self.profile);
-        let agree = self
-            .reader()
-            .hash_nearest(tree, stride, &id)?
-            .map_or(0, |near| common(&id, &near));
+        let agree = self.reader().hash_nearest(tree, stride, &id)?.map_or(0, |near| common(&id, &near));
         self.hash_put(tree, stride, &(id, entry), agree)
     }
 
     /// `agree`: the digits that the new ID shares with its nearest neighbour in the whole tree.
-    fn hash_put(
-        &mut self,
-        tree: &HashTree,
-        stride: usize,
-        entry: &Entry,
-        agree: usize,
-    ) -> Result<HashTree, TreeError> {
+    fn hash_put(&mut self, tree: &HashTree, stride: usize, entry: &Entry, agree: usize) -> Result<HashTree, TreeError> {
         match &tree.0 {
             HashNode::Leaf(refs) => {
-                let mut entries: Vec<Entry> = refs
-                    .chunks(stride)
-                    .map(|e| (ref_id(&e[0], self.profile), e.to_vec()))
-                    .collect();
+                let mut entries: Vec<Entry> = refs.chunks(stride).map(|e| (ref_id(&e[0], self.profile), e.to_vec())).collect();
                 match entries.binary_search_by_key(&entry.0, |(id, _)| *id) {
                     Ok(i) => entries[i] = entry.clone(),
                     Err(i) => entries.insert(i, entry.clone()),
@@ -328,37 +237,17 @@ impl Writer<'_> {
             HashNode::Tree { count, shift, .. } if agree < usize::from(*shift) => {
                 // The new key leaves before this node branches: a node above it, with the two of them.
                 let place = entry.0.digit(agree).unwrap_or(0);
-                let other = self
-                    .reader()
-                    .hash_nearest(tree, stride, &entry.0)?
-                    .and_then(|id| id.digit(agree))
-                    .unwrap_or(0);
+                let other = self.reader().hash_nearest(tree, stride, &entry.0)?.and_then(|id| id.digit(agree)).unwrap_or(0);
                 let old = self.link(node(tree.clone(), stride))?;
                 let new = self.link(node(leaf(std::slice::from_ref(entry)), stride))?;
-                let children = if place < other {
-                    vec![new, old]
-                } else {
-                    vec![old, new]
-                };
-                Ok(HashTree(HashNode::Tree {
-                    count: count + 1,
-                    shift: agree as u8,
-                    mask: 1 << place | 1 << other,
-                    children,
-                }))
+                let children = if place < other { vec![new, old] } else { vec![old, new] };
+                Ok(HashTree(HashNode::Tree { count: count + 1, shift: agree as u8, mask: 1 << place | 1 << other, children }))
             }
-            HashNode::Tree {
-                count,
-                shift,
-                mask,
-                children,
-            } => {
+            HashNode::Tree { count, shift, mask, children } => {
                 let place = entry.0.digit(usize::from(*shift)).unwrap_or(0);
                 let (mut children, mut count, mut mask) = (children.clone(), *count, *mask);
                 if let Some(i) = slot(mask, place) {
-                    let old = self
-                        .reader()
-                        .hash_child(&children[i], stride, *shift, place)?;
+                    let old = self.reader().hash_child(&children[i], stride, *shift, place)?;
                     let new = self.hash_put(&old, stride, entry, agree)?;
                     count += new.count(stride) - old.count(stride);
                     children[i] = self.link(node(new, stride))?;
@@ -369,32 +258,18 @@ impl Writer<'_> {
                     children.insert(at, new);
                     count += 1;
                 }
-                Ok(HashTree(HashNode::Tree {
-                    count,
-                    shift: *shift,
-                    mask,
-                    children,
-                }))
+                Ok(HashTree(HashNode::Tree { count, shift: *shift, mask, children }))
             }
         }
     }
 }
 
 fn node(tree: HashTree, stride: usize) -> Cell {
-    if stride == 2 {
-        Cell::Map(tree)
-    } else {
-        Cell::Set(tree)
-    }
+    if stride == 2 { Cell::Map(tree) } else { Cell::Set(tree) }
 }
 
 fn leaf(entries: &[Entry]) -> HashTree {
-    HashTree(HashNode::Leaf(
-        entries
-            .iter()
-            .flat_map(|(_, e)| e.iter().cloned())
-            .collect(),
-    ))
+    HashTree(HashNode::Leaf(entries.iter().flat_map(|(_, e)| e.iter().cloned()).collect()))
 }
 
 /// Where the child of a digit stands among the children, if it's there.

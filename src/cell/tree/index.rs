@@ -24,13 +24,7 @@ impl<'a> Reader<'a> {
                 IndexNode::Single(pair) => {
                     return Ok((self.key_bytes(&pair[0])? == key).then(|| pair[1].clone()));
                 }
-                IndexNode::Tree {
-                    depth,
-                    mask,
-                    has_entry,
-                    refs,
-                    ..
-                } => {
+                IndexNode::Tree { depth, mask, has_entry, refs, .. } => {
                     if key.len() * 2 == usize::from(*depth) {
                         let held = *has_entry && self.key_bytes(&refs[0])? == key;
                         return Ok(held.then(|| refs[1].clone()));
@@ -50,18 +44,10 @@ impl<'a> Reader<'a> {
     /// The entries in the order of their keys.
     #[must_use]
     pub fn index_iter(&self, index: &Index) -> IndexIter<'a> {
-        IndexIter {
-            reader: *self,
-            stack: vec![Visit::Node(index.clone())],
-        }
+        IndexIter { reader: *self, stack: vec![Visit::Node(index.clone())] }
     }
 
-    pub(crate) fn index_child(
-        &self,
-        child: &Ref,
-        depth: u16,
-        place: u8,
-    ) -> Result<Index, TreeError> {
+    pub(crate) fn index_child(&self, child: &Ref, depth: u16, place: u8) -> Result<Index, TreeError> {
         match &*self.resolve_checked(child, |cell| check::index_child(cell, depth, place))? {
             Cell::Index(index) => Ok(index.clone()),
             _ => Err(TreeError::WrongType("index")),
@@ -85,15 +71,8 @@ impl<'a> Reader<'a> {
             node = match &node.0 {
                 IndexNode::Empty => return Ok(None),
                 IndexNode::Single(pair) => return self.key_bytes(&pair[0]).map(Some),
-                IndexNode::Tree {
-                    depth,
-                    mask,
-                    has_entry,
-                    refs,
-                    ..
-                } => {
-                    let wanted =
-                        digit(key, usize::from(*depth)).filter(|d| slot(*mask, *d).is_some());
+                IndexNode::Tree { depth, mask, has_entry, refs, .. } => {
+                    let wanted = digit(key, usize::from(*depth)).filter(|d| slot(*mask, *d).is_some());
                     if wanted.is_none() && *has_entry {
                         return self.key_bytes(&refs[0]).map(Some);
                     }
@@ -135,15 +114,13 @@ impl Iterator for IndexIter<'_> {
             let node = match self.stack.pop()? {
                 Visit::Entry(key, value) => return Some(Ok((key, value))),
                 Visit::Node(node) => node,
-                Visit::Child(child, depth, place) => {
-                    match self.reader.index_child(&child, depth, place) {
-                        Ok(node) => node,
-                        Err(error) => {
-                            self.stack.clear();
-                            return Some(Err(error));
-                        }
+                Visit::Child(child, depth, place) => match self.reader.index_child(&child, depth, place) {
+                    Ok(node) => node,
+                    Err(error) => {
+                        self.stack.clear();
+                        return Some(Err(error));
                     }
-                }
+                },
             };
             match node.0 {
                 IndexNode::Empty => {}
@@ -151,21 +128,13 @@ impl Iterator for IndexIter<'_> {
                     let [key, value] = *pair;
                     return Some(Ok((key, value)));
                 }
-                IndexNode::Tree {
-                    depth,
-                    mask,
-                    has_entry,
-                    refs,
-                    ..
-                } => {
+                IndexNode::Tree { depth, mask, has_entry, refs, .. } => {
                     let (entry, children) = refs.split_at(entry_refs(has_entry));
                     let at = self.stack.len();
                     if let [key, value] = entry {
                         self.stack.push(Visit::Entry(key.clone(), value.clone()));
                     }
-                    let places = digits(mask)
-                        .zip(children)
-                        .map(|(place, c)| Visit::Child(c.clone(), depth, place));
+                    let places = digits(mask).zip(children).map(|(place, c)| Visit::Child(c.clone(), depth, place));
                     self.stack.extend(places);
                     self.stack[at..].reverse();
                 }
@@ -179,12 +148,8 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// [`TreeError::KeyTooLong`] for a key above 137 bytes.
-    pub fn index<K: Into<Bytes>>(
-        &mut self,
-        entries: impl IntoIterator<Item = (K, Ref)>,
-    ) -> Result<Index, TreeError> {
-        let mut sorted: Vec<(Bytes, Ref)> =
-            entries.into_iter().map(|(k, v)| (k.into(), v)).collect();
+    pub fn index<K: Into<Bytes>>(&mut self, entries: impl IntoIterator<Item = (K, Ref)>) -> Result<Index, TreeError> {
+        let mut sorted: Vec<(Bytes, Ref)> = entries.into_iter().map(|(k, v)| (k.into(), v)).collect();
         sorted.sort_by(|a, b| a.0.cmp(&b.0));
         sorted.reverse();
         sorted.dedup_by(|a, b| a.0 == b.0);
@@ -195,10 +160,7 @@ impl Writer<'_> {
     fn index_split(&mut self, entries: &[(Bytes, Ref)]) -> Result<Index, TreeError> {
         let [(first, _), .., (last, _)] = entries else {
             return match entries {
-                [(key, value)] => Ok(Index(IndexNode::Single(Box::new([
-                    key_ref(key)?,
-                    value.clone(),
-                ])))),
+                [(key, value)] => Ok(Index(IndexNode::Single(Box::new([key_ref(key)?, value.clone()])))),
                 _ => Ok(Index::empty()),
             };
         };
@@ -216,25 +178,14 @@ impl Writer<'_> {
             let child = self.index_split(group)?;
             refs.push(self.link(Cell::Index(child))?);
         }
-        Ok(Index(IndexNode::Tree {
-            count: entries.len() as u64,
-            depth: depth as u16,
-            mask,
-            has_entry,
-            refs,
-        }))
+        Ok(Index(IndexNode::Tree { count: entries.len() as u64, depth: depth as u16, mask, has_entry, refs }))
     }
 
     /// The index with this entry added or replaced.
     ///
     /// # Errors
     /// [`TreeError::KeyTooLong`]; [`TreeError::Missing`] and [`TreeError::Malformed`] on the key's path.
-    pub fn index_assoc(
-        &mut self,
-        index: &Index,
-        key: &[u8],
-        value: Ref,
-    ) -> Result<Index, TreeError> {
+    pub fn index_assoc(&mut self, index: &Index, key: &[u8], value: Ref) -> Result<Index, TreeError> {
         let pair = [key_ref(key)?, value];
         let near = self.reader().index_nearest(index, key)?;
         let agree = near.as_ref().map_or(0, |near| common(near, key));
@@ -242,14 +193,7 @@ impl Writer<'_> {
     }
 
     /// `agree`: the digits that the new key shares with `near`, its nearest neighbour in the whole tree.
-    fn index_put(
-        &mut self,
-        index: &Index,
-        key: &[u8],
-        pair: [Ref; 2],
-        agree: usize,
-        near: &[u8],
-    ) -> Result<Index, TreeError> {
+    fn index_put(&mut self, index: &Index, key: &[u8], pair: [Ref; 2], agree: usize, near: &[u8]) -> Result<Index, TreeError> {
         match &index.0 {
             IndexNode::Empty => Ok(single(pair)),
             IndexNode::Single(old) => {
@@ -258,30 +202,12 @@ impl Writer<'_> {
                 }
                 let old_pair = (**old).clone();
                 if near.len() * 2 == agree {
-                    self.index_pair(
-                        Some(old_pair),
-                        (digit(key, agree), single(pair)),
-                        None,
-                        agree,
-                        2,
-                    )
+                    self.index_pair(Some(old_pair), (digit(key, agree), single(pair)), None, agree, 2)
                 } else if key.len() * 2 == agree {
-                    self.index_pair(
-                        Some(pair),
-                        (digit(near, agree), single(old_pair)),
-                        None,
-                        agree,
-                        2,
-                    )
+                    self.index_pair(Some(pair), (digit(near, agree), single(old_pair)), None, agree, 2)
                 } else {
                     let new = (digit(key, agree), single(pair));
-                    self.index_pair(
-                        None,
-                        new,
-                        Some((digit(near, agree), single(old_pair))),
-                        agree,
-                        2,
-                    )
+                    self.index_pair(None, new, Some((digit(near, agree), single(old_pair))), agree, 2)
                 }
             }
             IndexNode::Tree { count, depth, .. } if agree < usize::from(*depth) => {
@@ -289,24 +215,11 @@ impl Writer<'_> {
                 if key.len() * 2 == agree {
                     self.index_pair(Some(pair), old, None, agree, count + 1)
                 } else {
-                    self.index_pair(
-                        None,
-                        (digit(key, agree), single(pair)),
-                        Some(old),
-                        agree,
-                        count + 1,
-                    )
+                    self.index_pair(None, (digit(key, agree), single(pair)), Some(old), agree, count + 1)
                 }
             }
-            IndexNode::Tree {
-                count,
-                depth,
-                mask,
-                has_entry,
-                refs,
-            } => {
-                let (mut refs, mut count, mut mask, mut has_entry) =
-                    (refs.clone(), *count, *mask, *has_entry);
+            IndexNode::Tree { count, depth, mask, has_entry, refs } => {
+                let (mut refs, mut count, mut mask, mut has_entry) = (refs.clone(), *count, *mask, *has_entry);
                 match digit(key, usize::from(*depth)) {
                     None => {
                         let replaced = entry_refs(has_entry);
@@ -323,8 +236,7 @@ impl Writer<'_> {
                             refs[i] = self.link(Cell::Index(new))?;
                         }
                         None => {
-                            let i = (mask & ((1u16 << place) - 1)).count_ones() as usize
-                                + entry_refs(has_entry);
+                            let i = (mask & ((1u16 << place) - 1)).count_ones() as usize + entry_refs(has_entry);
                             mask |= 1 << place;
                             let new = self.link(Cell::Index(single(pair)))?;
                             refs.insert(i, new);
@@ -332,13 +244,7 @@ impl Writer<'_> {
                         }
                     },
                 }
-                Ok(Index(IndexNode::Tree {
-                    count,
-                    depth: *depth,
-                    mask,
-                    has_entry,
-                    refs,
-                }))
+                Ok(Index(IndexNode::Tree { count, depth: *depth, mask, has_entry, refs }))
             }
         }
     }
@@ -362,13 +268,7 @@ impl Writer<'_> {
             mask |= 1 << place.unwrap_or(0);
             refs.push(self.link(Cell::Index(child))?);
         }
-        Ok(Index(IndexNode::Tree {
-            count,
-            depth: depth as u16,
-            mask,
-            has_entry,
-            refs,
-        }))
+        Ok(Index(IndexNode::Tree { count, depth: depth as u16, mask, has_entry, refs }))
     }
 }
 

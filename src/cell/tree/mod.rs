@@ -9,6 +9,8 @@ mod vector;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::decode::{DecodeError, decode};
 use super::encode::{encode, encoded_len};
 use super::id::{Profile, ValueId};
@@ -59,9 +61,7 @@ pub struct Reader<'a> {
 
 impl std::fmt::Debug for Reader<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Reader")
-            .field("profile", self.profile)
-            .finish_non_exhaustive()
+        f.debug_struct("Reader").field("profile", self.profile).finish_non_exhaustive()
     }
 }
 
@@ -78,15 +78,7 @@ impl<'a> Reader<'a> {
     /// [`TreeError::Missing`], or [`TreeError::Malformed`] when it isn't canonical or so short that it had to be embedded.
     pub fn load(&self, id: &ValueId) -> Result<Arc<Cell>, TreeError> {
         let bytes = self.source.get(id).ok_or(TreeError::Missing(*id))?;
-        if bytes.len() <= MAX_EMBEDDED {
-            return Err(malformed(
-                id,
-                DecodeError::NotCanonical("a cell of at most 140 bytes is embedded"),
-            ));
-        }
-        decode(&bytes, self.profile)
-            .map(Arc::new)
-            .map_err(|error| malformed(id, error))
+        decode_branch(id, &bytes, self.profile).map(Arc::new)
     }
 
     /// The cell behind a reference.
@@ -101,17 +93,21 @@ impl<'a> Reader<'a> {
     }
 
     /// Resolves, and checks the cell against its place if it was a branch (an embedded one was checked when decoded).
-    fn resolve_checked<T>(
-        &self,
-        child: &Ref,
-        check: impl FnOnce(&Cell) -> Result<T, DecodeError>,
-    ) -> Result<Arc<Cell>, TreeError> {
+    fn resolve_checked<T>(&self, child: &Ref, check: impl FnOnce(&Cell) -> Result<T, DecodeError>) -> Result<Arc<Cell>, TreeError> {
         let cell = self.resolve(child)?;
         if let Ref::Branch(id) = child {
             check(&cell).map_err(|error| malformed(id, error))?;
         }
         Ok(cell)
     }
+}
+
+/// Decodes a branch that is held: canonical, and too long to be embedded.
+pub(super) fn decode_branch(id: &ValueId, bytes: &Bytes, profile: &Profile) -> Result<Cell, TreeError> {
+    if bytes.len() <= MAX_EMBEDDED {
+        return Err(malformed(id, DecodeError::NotCanonical("a cell of at most 140 bytes is embedded")));
+    }
+    decode(bytes, profile).map_err(|error| malformed(id, error))
 }
 
 fn malformed(id: &ValueId, error: DecodeError) -> TreeError {
@@ -138,9 +134,7 @@ pub struct Writer<'a> {
 
 impl std::fmt::Debug for Writer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer")
-            .field("profile", self.profile)
-            .finish_non_exhaustive()
+        f.debug_struct("Writer").field("profile", self.profile).finish_non_exhaustive()
     }
 }
 
@@ -153,10 +147,7 @@ impl<'a> Writer<'a> {
     /// A reader of what was built so far and of what the store held before.
     #[must_use]
     pub fn reader(&self) -> Reader<'_> {
-        Reader {
-            profile: self.profile,
-            source: self.store.source(),
-        }
+        Reader { profile: self.profile, source: self.store.source() }
     }
 
     /// Makes a child of a cell: embedded up to 140 bytes, else a branch that goes to the store.
@@ -169,10 +160,7 @@ impl<'a> Writer<'a> {
             return Ok(Ref::Embedded(Arc::new(cell)));
         }
         if size > self.profile.max_cell {
-            return Err(TreeError::TooLarge {
-                size: size as u64,
-                max: self.profile.max_cell as u64,
-            });
+            return Err(TreeError::TooLarge { size: size as u64, max: self.profile.max_cell as u64 });
         }
         let encoding = encode(&cell);
         let id = self.profile.id(&encoding);

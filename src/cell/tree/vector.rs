@@ -53,15 +53,8 @@ impl<'a> Reader<'a> {
             } else {
                 let size = shape::vector_child(node.count);
                 let place = (within / size) as usize;
-                let child = node
-                    .refs
-                    .get(place)
-                    .ok_or(TreeError::WrongType("vector with that element"))?;
-                (
-                    child,
-                    shape::child_len(node.count, size, place),
-                    size * place as u64,
-                )
+                let child = node.refs.get(place).ok_or(TreeError::WrongType("vector with that element"))?;
+                (child, shape::child_len(node.count, size, place), size * place as u64)
             };
             start += before;
             node = self.vector_child(child, count)?;
@@ -105,10 +98,7 @@ impl Iterator for VectorIter<'_> {
                 }
             }
         }
-        self.leaf
-            .get((i - self.leaf_start) as usize)
-            .cloned()
-            .map(Ok)
+        self.leaf.get((i - self.leaf_start) as usize).cloned().map(Ok)
     }
 }
 
@@ -145,10 +135,7 @@ impl Writer<'_> {
         let count = vector.count + 1;
         if vector.count > 0 && vector.count.is_multiple_of(FAN as u64) {
             let prefix = self.link(Cell::Vector(vector.clone()))?;
-            return Ok(Vector {
-                count,
-                refs: vec![item, prefix],
-            });
+            return Ok(Vector { count, refs: vec![item, prefix] });
         }
         let mut tail = vector.tail().to_vec();
         tail.push(item);
@@ -160,10 +147,7 @@ impl Writer<'_> {
             }
             Some(prefix) => {
                 let packed = self.reader().vector_child(prefix, count - FAN as u64)?;
-                let leaf = self.link(Cell::Vector(Vector {
-                    count: FAN as u64,
-                    refs: tail,
-                }))?;
+                let leaf = self.link(Cell::Vector(Vector { count: FAN as u64, refs: tail }))?;
                 self.append_leaf(&packed, leaf)
             }
         }
@@ -175,10 +159,7 @@ impl Writer<'_> {
         let size = shape::vector_child(packed.count);
         if packed.count == FAN as u64 || packed.count == size * FAN as u64 {
             let full = self.link(Cell::Vector(packed.clone()))?;
-            return Ok(Vector {
-                count,
-                refs: vec![full, leaf],
-            });
+            return Ok(Vector { count, refs: vec![full, leaf] });
         }
         let mut refs = packed.refs.clone();
         let last_len = shape::child_len(packed.count, size, refs.len().saturating_sub(1));
@@ -204,18 +185,11 @@ impl Writer<'_> {
         let (place, inner) = if vector.is_leaf() {
             let tail = vector.tail().len();
             let before = vector.count - tail as u64;
-            if i >= before {
-                ((i - before) as usize, None)
-            } else {
-                (tail, Some((i, before)))
-            }
+            if i >= before { ((i - before) as usize, None) } else { (tail, Some((i, before))) }
         } else {
             let size = shape::vector_child(vector.count);
             let place = (i / size) as usize;
-            (
-                place,
-                Some((i % size, shape::child_len(vector.count, size, place))),
-            )
+            (place, Some((i % size, shape::child_len(vector.count, size, place))))
         };
         let Some(slot) = refs.get_mut(place) else {
             return Err(TreeError::WrongType("vector with that element"));
@@ -228,9 +202,6 @@ impl Writer<'_> {
                 self.link(Cell::Vector(child))?
             }
         };
-        Ok(Vector {
-            count: vector.count,
-            refs,
-        })
+        Ok(Vector { count: vector.count, refs })
     }
 }
