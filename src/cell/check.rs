@@ -4,9 +4,8 @@
 use std::borrow::Cow;
 
 use super::decode::{DecodeError, rule};
-use super::encode;
 use super::id::{Profile, ValueId, digit};
-use super::shape;
+use super::shape::{self, digits};
 use super::value::{Blob, Cell, HashNode, HashTree, Index, IndexNode, Ref};
 
 type Checked = Result<(), DecodeError>;
@@ -47,21 +46,13 @@ pub(super) fn vector_node(cell: &Cell, count: u64) -> Checked {
     }
 }
 
-/// The value ID of a child, hashing its encoding if it's embedded.
-pub(super) fn ref_id(child: &Ref, profile: &Profile) -> ValueId {
-    match child {
-        Ref::Branch(id) => *id,
-        Ref::Embedded(cell) => profile.id(&encode::encode(cell)),
-    }
-}
-
 pub(super) fn entries_in_order(refs: &[Ref], stride: usize, profile: &Profile) -> Checked {
     if refs.len() <= stride {
         return Ok(());
     }
     let mut last = None;
     for key in refs.iter().step_by(stride) {
-        let id = ref_id(key, profile);
+        let id = key.id(profile);
         if last.is_some_and(|last| last >= id) {
             return rule("entries stand in the order of their keys' IDs, each key once");
         }
@@ -81,7 +72,7 @@ pub(super) fn hash_node(cell: &Cell, stride: usize) -> Option<&HashTree> {
 /// IDs of the keys that can be seen without fetching a branch.
 fn known_ids(tree: &HashTree, stride: usize, profile: &Profile, ids: &mut Vec<ValueId>) {
     match &tree.0 {
-        HashNode::Leaf(refs) => ids.extend(refs.iter().step_by(stride).map(|key| ref_id(key, profile))),
+        HashNode::Leaf(refs) => ids.extend(refs.iter().step_by(stride).map(|key| key.id(profile))),
         HashNode::Tree { children, .. } => {
             for child in children.iter().filter_map(|c| hash_node(c.embedded()?, stride)) {
                 known_ids(child, stride, profile, ids);
@@ -122,11 +113,6 @@ pub(super) fn hash_tree(tree: &HashTree, stride: usize, profile: &Profile) -> Ch
     let mut ids = Vec::new();
     known_ids(tree, stride, profile, &mut ids);
     same_prefix(ids.iter().map(|id| &id.0[..]), usize::from(*shift))
-}
-
-/// The digits whose bits are set, in order.
-pub(super) fn digits(mask: u16) -> impl Iterator<Item = u8> {
-    (0u8..16).filter(move |d| mask >> d & 1 == 1)
 }
 
 /// Sums the children's counts; one that isn't fetched counts as at least one.

@@ -79,6 +79,19 @@ pub fn decode_prefix(input: &Bytes, profile: &Profile) -> Result<(Cell, usize), 
     }
 }
 
+/// Decodes a child as its parent holds it (see [`super::encode_ref_into`]), alone in the input.
+///
+/// # Errors
+/// [`DecodeError`] unless the input is exactly one reference or embedded cell.
+pub fn decode_ref(input: &Bytes, profile: &Profile) -> Result<Ref, DecodeError> {
+    let mut decoder = Decoder { input, pos: 0, end: input.len(), profile };
+    let child = decoder.child(0)?;
+    match input.len() - decoder.pos {
+        0 => Ok(child),
+        rest => Err(DecodeError::Trailing(rest)),
+    }
+}
+
 struct Decoder<'a> {
     input: &'a Bytes,
     pos: usize,

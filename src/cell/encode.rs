@@ -2,9 +2,10 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::id::{Profile, ValueId};
 use super::shape;
 use super::value::{BlobNode, Cell, HashNode, HashTree, Index, IndexNode, Ref, Vector};
-use super::{ValueId, vlq};
+use super::vlq;
 
 /// The tag of a reference to a branch (CAD003 `0x20`).
 pub(super) const TAG_REF: u8 = 0x20;
@@ -35,6 +36,17 @@ pub fn encoded_len(cell: &Cell) -> usize {
     let mut count = Count(0);
     put(cell, &mut count);
     count.0
+}
+
+impl Ref {
+    /// The child's value ID; an embedded one is encoded and hashed for it.
+    #[must_use]
+    pub fn id(&self, profile: &Profile) -> ValueId {
+        match self {
+            Self::Embedded(cell) => profile.id(&encode(cell)),
+            Self::Branch(id) => *id,
+        }
+    }
 }
 
 /// Where encodings go: bytes, or only their number.

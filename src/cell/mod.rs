@@ -24,15 +24,15 @@ mod value;
 pub mod vlq;
 mod walk;
 
-pub use decode::{DecodeError, decode, decode_prefix};
+pub use decode::{DecodeError, decode, decode_prefix, decode_ref};
 pub use encode::{encode, encode_into, encode_ref_into, encoded_len};
 pub use id::{HashKind, ParseIdError, Profile, ValueId};
 pub use signed::{SignatureError, Signed};
-pub use source::{CellSink, CellSource, MemoryCells, NoCells, Overlay};
+pub use source::{CellSink, CellSource, Layers, MemoryCells, NoCells, Overlay};
 pub use tree::{HashIter, IndexIter, Reader, TreeError, VectorIter, Writer};
 pub use value::{BigInteger, Blob, Cell, HashTree, Index, MAX_EMBEDDED, NAME_MAX, Name, Ref, Refs, Vector, refs};
 
-pub use walk::{missing_below, new_below};
+pub use walk::{held_below, missing_below, new_below};
 
 #[cfg(test)]
 mod tests;

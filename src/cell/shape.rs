@@ -62,6 +62,11 @@ pub(super) const fn child_len(count: u64, child: u64, i: usize) -> u64 {
     if rest < child { rest } else { child }
 }
 
+/// The digits whose bits are set, in order.
+pub(super) fn digits(mask: u16) -> impl Iterator<Item = u8> {
+    (0u8..16).filter(move |d| mask >> d & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -49,6 +49,10 @@ impl CellSource for MemoryCells {
     fn get(&self, id: &ValueId) -> Option<Bytes> {
         self.0.get(id).cloned()
     }
+
+    fn has(&self, id: &ValueId) -> bool {
+        self.0.contains_key(id)
+    }
 }
 
 impl CellSource for HashMap<ValueId, Bytes> {
@@ -64,6 +68,26 @@ pub struct NoCells;
 impl CellSource for NoCells {
     fn get(&self, _id: &ValueId) -> Option<Bytes> {
         None
+    }
+}
+
+/// Two sources as one; the first is asked first.
+#[derive(Clone, Copy)]
+pub struct Layers<'a>(pub &'a dyn CellSource, pub &'a dyn CellSource);
+
+impl std::fmt::Debug for Layers<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Layers(..)")
+    }
+}
+
+impl CellSource for Layers<'_> {
+    fn get(&self, id: &ValueId) -> Option<Bytes> {
+        self.0.get(id).or_else(|| self.1.get(id))
+    }
+
+    fn has(&self, id: &ValueId) -> bool {
+        self.0.has(id) || self.1.has(id)
     }
 }
 
@@ -97,5 +121,9 @@ impl CellSink for Overlay<'_> {
 impl CellSource for Overlay<'_> {
     fn get(&self, id: &ValueId) -> Option<Bytes> {
         self.new.get(id).cloned().or_else(|| self.below.get(id))
+    }
+
+    fn has(&self, id: &ValueId) -> bool {
+        self.new.contains_key(id) || self.below.has(id)
     }
 }

@@ -262,6 +262,12 @@ fn pushing_gives_the_same_vector_as_building() {
     assert_eq!(some, items[250..260]);
     assert_eq!(reader.vector_get(&pushed, 699).unwrap(), Some(int(699)));
     assert_eq!(reader.vector_get(&pushed, 700).unwrap(), None);
+    for cut in (0..40).chain([255, 256, 257, 271, 272, 273, 512, 640, 687, 688, 689, 699, 700]) {
+        let mut w = Writer::new(&Profile::NATIVE, &mut cells);
+        assert_eq!(w.vector_prefix(&pushed, cut as u64).unwrap(), w.vector(&items[..cut]).unwrap(), "{cut}");
+        let longer = w.vector(&items[..688]).unwrap();
+        assert_eq!(w.vector_prefix(&longer, cut as u64).unwrap(), w.vector(&items[..cut.min(688)]).unwrap(), "{cut} of 688");
+    }
     let mut changed = items.clone();
     let mut set = pushed;
     for i in [0, 15, 16, 255, 256, 511, 687, 688, 699] {

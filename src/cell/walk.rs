@@ -5,7 +5,7 @@ use std::collections::{HashSet, VecDeque};
 use bytes::Bytes;
 
 use super::id::{Profile, ValueId};
-use super::source::CellSource;
+use super::source::{CellSource, NoCells};
 use super::tree::{TreeError, decode_branch};
 use super::value::{Cell, refs};
 
@@ -55,6 +55,19 @@ pub fn new_below(
         absent.is_none()
     })?;
     absent.map_or(Ok(new), |id| Err(TreeError::Missing(id)))
+}
+
+/// The cells of `partial` that are still in use below `root`, nearest first. Where a branch isn't held, the walk ends.
+///
+/// # Errors
+/// [`TreeError::Malformed`] when a cell of `partial` isn't canonical.
+pub fn held_below(root: &Cell, partial: &dyn CellSource, profile: &Profile) -> Result<Vec<(ValueId, Bytes)>, TreeError> {
+    let mut held = Vec::new();
+    walk(root, partial, &NoCells, profile, &mut |id, bytes| {
+        held.extend(bytes.map(|bytes| (id, bytes.clone())));
+        true
+    })?;
+    Ok(held)
 }
 
 /// Visits each branch below `root` once, breadth first, as far as `partial` goes; `visit` gets the encoding if it's held there

@@ -4,8 +4,9 @@
 //! One implementation for both: a map's entry is two references (stride 2), a set's is one (stride 1).
 
 use super::{Reader, TreeError, Writer};
-use crate::cell::check::{self, digits, ref_id};
+use crate::cell::check;
 use crate::cell::id::ValueId;
+use crate::cell::shape::digits;
 use crate::cell::value::{Cell, HashNode, HashTree, Ref};
 
 /// The most entries in one cell.
@@ -23,7 +24,7 @@ impl<'a> Reader<'a> {
         let Cell::Map(tree) = map else {
             return Err(TreeError::WrongType("map"));
         };
-        Ok(self.hash_find(tree, 2, &ref_id(key, self.profile))?.and_then(|mut entry| entry.pop()))
+        Ok(self.hash_find(tree, 2, &key.id(self.profile))?.and_then(|mut entry| entry.pop()))
     }
 
     /// Is the item in the set?
@@ -34,7 +35,7 @@ impl<'a> Reader<'a> {
         let Cell::Set(tree) = set else {
             return Err(TreeError::WrongType("set"));
         };
-        Ok(self.hash_find(tree, 1, &ref_id(item, self.profile))?.is_some())
+        Ok(self.hash_find(tree, 1, &item.id(self.profile))?.is_some())
     }
 
     /// The entries of a map (key, value) in the order of the keys' IDs.
@@ -69,7 +70,7 @@ impl<'a> Reader<'a> {
         loop {
             node = match &node.0 {
                 HashNode::Leaf(refs) => {
-                    return Ok(refs.chunks(stride).find(|e| ref_id(&e[0], self.profile) == *id).map(<[Ref]>::to_vec));
+                    return Ok(refs.chunks(stride).find(|e| e[0].id(self.profile) == *id).map(<[Ref]>::to_vec));
                 }
                 HashNode::Tree { shift, mask, children, .. } => {
                     let place = id.digit(usize::from(*shift)).unwrap_or(0);
@@ -88,7 +89,7 @@ impl<'a> Reader<'a> {
         loop {
             node = match &node.0 {
                 HashNode::Leaf(refs) => {
-                    let ids = refs.iter().step_by(stride).map(|key| ref_id(key, self.profile));
+                    let ids = refs.iter().step_by(stride).map(|key| key.id(self.profile));
                     return Ok(ids.max_by_key(|other| common(id, other)));
                 }
                 HashNode::Tree { shift, mask, children, .. } => {
@@ -190,7 +191,7 @@ impl Writer<'_> {
     }
 
     fn hash_build(&mut self, entries: Vec<Vec<Ref>>, stride: usize) -> Result<HashTree, TreeError> {
-        let mut sorted: Vec<Entry> = entries.into_iter().filter_map(|e| Some((ref_id(e.first()?, self.profile), e))).collect();
+        let mut sorted: Vec<Entry> = entries.into_iter().filter_map(|e| Some((e.first()?.id(self.profile), e))).collect();
         // Stable, so that the last of equal keys stands last; reversed, it's the one that dedup keeps.
         sorted.sort_by_key(|(id, _)| *id);
         sorted.reverse();
@@ -218,7 +219,7 @@ impl Writer<'_> {
         let Some(key) = entry.first() else {
             return Ok(tree.clone());
         };
-        let id = ref_id(key, self.profile);
+        let id = key.id(self.profile);
         let agree = self.reader().hash_nearest(tree, stride, &id)?.map_or(0, |near| common(&id, &near));
         self.hash_put(tree, stride, &(id, entry), agree)
     }
@@ -227,7 +228,7 @@ impl Writer<'_> {
     fn hash_put(&mut self, tree: &HashTree, stride: usize, entry: &Entry, agree: usize) -> Result<HashTree, TreeError> {
         match &tree.0 {
             HashNode::Leaf(refs) => {
-                let mut entries: Vec<Entry> = refs.chunks(stride).map(|e| (ref_id(&e[0], self.profile), e.to_vec())).collect();
+                let mut entries: Vec<Entry> = refs.chunks(stride).map(|e| (e[0].id(self.profile), e.to_vec())).collect();
                 match entries.binary_search_by_key(&entry.0, |(id, _)| *id) {
                     Ok(i) => entries[i] = entry.clone(),
                     Err(i) => entries.insert(i, entry.clone()),

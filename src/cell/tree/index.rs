@@ -4,8 +4,9 @@ use bytes::Bytes;
 
 use super::hash::slot;
 use super::{Reader, TreeError, Writer};
-use crate::cell::check::{self, digits, index_key};
+use crate::cell::check::{self, index_key};
 use crate::cell::id::digit;
+use crate::cell::shape::digits;
 use crate::cell::value::{Cell, Index, IndexNode, Ref};
 
 /// The longest key made here: it embeds as a blob, so that a node can be ordered by what's in its own cell.

@@ -173,6 +173,60 @@ impl Writer<'_> {
         Ok(Vector { count, refs })
     }
 
+    /// The vector of the first `count` elements, sharing all whole blocks: O(log n). It is the vector that pushing these
+    /// elements makes, so comparing two prefixes compares all their elements.
+    ///
+    /// # Errors
+    /// [`TreeError::Missing`] and [`TreeError::Malformed`] along the cut.
+    pub fn vector_prefix(&mut self, vector: &Vector, count: u64) -> Result<Vector, TreeError> {
+        if count >= vector.count {
+            return Ok(vector.clone());
+        }
+        if count == 0 {
+            return Ok(Vector::empty());
+        }
+        let fan = FAN as u64;
+        let tail = count % fan;
+        if tail == 0 {
+            return self.packed_prefix(vector, count);
+        }
+        let (leaf, start) = self.reader().vector_leaf(vector, count - 1)?;
+        let mut refs = leaf;
+        refs.truncate((count - start) as usize);
+        if start > 0 {
+            let packed = self.packed_prefix(vector, start)?;
+            refs.push(self.link(Cell::Vector(packed))?);
+        }
+        Ok(Vector { count, refs })
+    }
+
+    /// `count`: a positive multiple of 16, at most the vector's.
+    fn packed_prefix(&mut self, vector: &Vector, count: u64) -> Result<Vector, TreeError> {
+        if count == vector.count {
+            return Ok(vector.clone());
+        }
+        if let Some(prefix) = vector.prefix() {
+            let before = vector.count - vector.tail().len() as u64;
+            let prefix = self.reader().vector_child(prefix, before)?;
+            return self.packed_prefix(&prefix, count);
+        }
+        let size = shape::vector_child(vector.count);
+        let child = |i: usize| vector.refs.get(i).ok_or(TreeError::WrongType("vector of that length"));
+        if count <= size {
+            let first = self.reader().vector_child(child(0)?, size.min(vector.count))?;
+            return self.packed_prefix(&first, count);
+        }
+        let whole = (count / size) as usize;
+        let mut refs = vector.refs.get(..whole).unwrap_or_default().to_vec();
+        let rest = count % size;
+        if rest > 0 {
+            let cut = self.reader().vector_child(child(whole)?, shape::child_len(vector.count, size, whole))?;
+            let cut = self.packed_prefix(&cut, rest)?;
+            refs.push(self.link(Cell::Vector(cut))?);
+        }
+        Ok(Vector { count, refs })
+    }
+
     /// The vector with element `i` replaced.
     ///
     /// # Errors
