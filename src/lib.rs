@@ -1,1 +1,4 @@
 //! stub
+pub mod cad015;
+pub mod cell;
+pub mod peer;

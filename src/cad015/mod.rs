@@ -1,0 +1,16 @@
+//! CAD015, the first protocol of the message layer: Convex peer messages in peerlane's native dialect.
+//!
+//! * `kind`: the type numbers and the error codes.
+//! * `message`: the bytes of a message: `type | payload cell | { VLQ length | branch cell }*`.
+//! * `payload`: what each type's payload holds.
+
+mod kind;
+mod message;
+mod payload;
+
+pub use kind::{ErrorCode, MessageType};
+pub use message::{MAX_BRANCHES, MAX_REQUEST_ID, Message, MessageError, peek_id, peek_kind};
+pub use payload::{MAX_HASHES, MAX_OPERATIONS, Outcome, Payload};
+
+#[cfg(test)]
+mod tests;
