@@ -3,14 +3,17 @@
 //! * `kind`: the type numbers and the error codes.
 //! * `message`: the bytes of a message: `type | payload cell | { VLQ length | branch cell }*`.
 //! * `payload`: what each type's payload holds.
+//! * `protocol`: how it travels: [`Cad015`].
 
 mod kind;
 mod message;
 mod payload;
+mod protocol;
 
 pub use kind::{ErrorCode, MessageType};
 pub use message::{MAX_BRANCHES, MAX_REQUEST_ID, Message, MessageError, peek_id, peek_kind};
 pub use payload::{MAX_HASHES, MAX_OPERATIONS, Outcome, Payload};
+pub use protocol::Cad015;
 
 #[cfg(test)]
 mod tests;
