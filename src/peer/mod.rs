@@ -15,7 +15,7 @@ mod service;
 mod snapshot;
 mod store;
 
-pub use belief::{Belief, BeliefDelta, BeliefError, MAX_BELIEF, MAX_PARTS, Staging};
+pub use belief::{Belief, BeliefDelta, BeliefError, MAX_BELIEF, MAX_PARTS};
 pub use form::{Answer, FormError, MAX_PAGE, MAX_PAGE_BYTES, Query};
 pub use lattice::{AccountChange, Appended, Change, Equivocation, MERGE_STEP, MergeError, Step, WrongSequence, append, log_of, merge};
 pub use operation::{Account, Edit, MAX_KEY, MAX_VALUE, Operation, OperationError, Verified};
