@@ -160,12 +160,12 @@ async fn hellos(
 
 /// TLS failed: rustls has sent its alert.
 async fn failed(mut socket: Socket, error: io::Error, deadline: Instant) -> Result<Connection, ConnectError> {
-    // A reset has no more to come; all else might still be on its way to a side that must hear our alert first.
-    if error.kind() == io::ErrorKind::InvalidData {
-        let end = deadline.min(after(LINGER));
-        let _ = timeout_at(end, discard(&mut socket)).await;
+    let error = explain(error);
+    // Only what *we* refuse is worth a wait: for a peer that should learn why, not for noise on the port.
+    if matches!(&error, ConnectError::Identity(why) if !matches!(why, IdentityError::RefusedByRemote(_))) {
+        let _ = timeout_at(deadline.min(after(LINGER)), discard(&mut socket)).await;
     }
-    Err(explain(error))
+    Err(error)
 }
 
 async fn discard<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<()> {
