@@ -30,7 +30,7 @@ async fn a_peer_that_vanishes_is_lost() {
     // With a FIN; with a reset; and in the middle of a message.
     for n in 0..3 {
         let accepting = async { listener.accept().await.unwrap().upgrade().await.unwrap() };
-        let (mut tls, accepted) = tokio::join!(by_hand(&a, &addr, to, |_| {}), accepting);
+        let (mut tls, accepted) = tokio::join!(by_hand(&a, &addr, to, None), accepting);
         match n {
             0 => {}
             1 => socket2::SockRef::from(tls.get_ref().0).set_linger(Some(Duration::ZERO)).unwrap(),
@@ -125,7 +125,7 @@ async fn a_dead_path_is_noticed_at_the_idle_timeout() {
     let Host::Address(to) = addr.host else { panic!() };
     let accepting = async { listener.accept().await.unwrap().upgrade().await.unwrap() };
     // Holds the connection open and neither reads nor writes.
-    let (_tls, accepted) = tokio::join!(by_hand(&a, &addr, to, |_| {}), accepting);
+    let (_tls, accepted) = tokio::join!(by_hand(&a, &addr, to, None), accepting);
     let closed = bounded(accepted.closed()).await;
     assert_eq!((closed.by, closed.code), (ClosedBy::Transport, CloseCode::TimedOut), "{closed}");
 }

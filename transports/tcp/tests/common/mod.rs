@@ -12,7 +12,7 @@ use peerlane_transport::{
     identity::{Identity, PeerAddr, PeerId, TlsOptions, server_name},
 };
 use rustls::{ClientConfig, ServerConfig};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 pub const CONTROL: ClassId = ClassId(0);
@@ -94,15 +94,18 @@ pub async fn meet(dialer: &Node, other: &Node) -> (Connection, Connection) {
     (dialed.unwrap(), accepted.unwrap())
 }
 
-/// A peer made by hand, after hello: bytes as they come.
+/// A peer made by hand, after hello: bytes as they come. With a receive buffer of so many bytes, if that matters.
 pub async fn by_hand(
     node: &Node,
     addr: &PeerAddr,
     to: SocketAddr,
-    prepare: impl FnOnce(&TcpStream),
+    receive_buffer: Option<u32>,
 ) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let stream = TcpStream::connect(to).await.unwrap();
-    prepare(&stream);
+    let socket = TcpSocket::new_v4().unwrap();
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes).unwrap();
+    }
+    let stream = socket.connect(to).await.unwrap();
     let mut tls = TlsConnector::from(Arc::new(node.client())).connect(server_name(&addr.id).unwrap(), stream).await.unwrap();
     hello::exchange(&mut tls, &node.local.terms, Ok(())).await.unwrap();
     tls
