@@ -291,9 +291,9 @@ async fn a_silent_connection_ends_at_the_timeout_and_holds_up_nobody() {
     // Silent from the first byte on; and silent after TLS, where the hello should be.
     let _silent = TcpStream::connect(to).await.unwrap();
     let first = tokio::spawn(listener.accept().await.unwrap().upgrade());
-    let (tls, upgrade) =
-        tokio::join!(dial_by_hand(a.client(), b.id(), to), async { tokio::spawn(listener.accept().await.unwrap().upgrade()) });
-    let _tls = tls.unwrap();
+    let dialing = tokio::spawn(dial_by_hand(a.client(), b.id(), to));
+    let upgrade = tokio::spawn(listener.accept().await.unwrap().upgrade());
+    let _tls = dialing.await.unwrap().unwrap();
     assert_eq!(b.local.gate.stats().strangers, 2);
 
     let (dialed, accepted) = try_meet(&a, &mut listener, &addr).await;

@@ -191,7 +191,6 @@ async fn an_urgent_message_overtakes_what_the_kernel_has_not_taken() {
         config.notsent_lowat = 1 << 30;
         config.send_buffer = Some(FLOOD / 4);
         let without = bounded(overtaken(config)).await;
-        eprintln!("ahead {ahead} without {without}");
         assert!(without > 2 * ahead, "{ahead} bytes went before the QUERY, {without} without TCP_NOTSENT_LOWAT");
     }
 }
