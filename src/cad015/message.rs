@@ -177,7 +177,8 @@ impl Message {
     /// The branches that it refers to, directly or through those it carries, and that neither it nor `complete` holds:
     /// nearest first, at most `limit`. Empty for a message that isn't partial.
     ///
-    /// `complete` is a source that holds whole trees only; see [`missing_below`].
+    /// `complete` is a source that holds whole trees only; see [`missing_below`]. A lattice that knows what its cells mean may need fewer:
+    /// the reference peer asks for what its merge names.
     ///
     /// # Errors
     /// [`TreeError::Malformed`] never for a decoded message: its branches were checked.

@@ -1,6 +1,6 @@
 //! Where branches come from and go to.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
@@ -35,9 +35,10 @@ impl<S: CellSource + ?Sized> CellSource for &S {
     }
 }
 
-/// Cells in memory. Unbounded: whoever puts a peer's cells here bounds them first.
+/// Cells in memory, in the order of their IDs, so that a run can be repeated. Unbounded: whoever puts a peer's cells here bounds
+/// them first.
 #[derive(Debug, Clone, Default)]
-pub struct MemoryCells(pub HashMap<ValueId, Bytes>);
+pub struct MemoryCells(pub BTreeMap<ValueId, Bytes>);
 
 impl CellSink for MemoryCells {
     fn put(&mut self, id: ValueId, encoding: Bytes) {
@@ -52,12 +53,6 @@ impl CellSource for MemoryCells {
 
     fn has(&self, id: &ValueId) -> bool {
         self.0.contains_key(id)
-    }
-}
-
-impl CellSource for HashMap<ValueId, Bytes> {
-    fn get(&self, id: &ValueId) -> Option<Bytes> {
-        HashMap::get(self, id).cloned()
     }
 }
 

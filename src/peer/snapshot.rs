@@ -82,9 +82,9 @@ impl Snapshot {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn get(&self, account: &Account, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    pub fn value(&self, account: &Account, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let Some(entry) = self.state.get(&state_key(account, key)[..])? else { return Ok(None) };
-        Ok(Some(self.value(entry.value())?))
+        Ok(Some(self.stored_value(entry.value())?))
     }
 
     /// The keys that start with a prefix, and their values, in order, from the first key after `after`, until `limit` entries or `max_bytes`
@@ -113,7 +113,7 @@ impl Snapshot {
             if Some(key.value()) == after.as_deref() {
                 continue;
             }
-            let (key, value) = (Bytes::copy_from_slice(&key.value()[account.len()..]), self.value(value.value())?);
+            let (key, value) = (Bytes::copy_from_slice(&key.value()[account.len()..]), self.stored_value(value.value())?);
             bytes = bytes.saturating_add(key.len() + value.len());
             if bytes > max_bytes && !found.is_empty() {
                 break;
@@ -151,7 +151,7 @@ impl Snapshot {
         Ok(Counts { accounts: self.accounts.len()?, operations, keys: self.state.len()?, cells: self.cells.len()? })
     }
 
-    fn value(&self, stored: &[u8]) -> Result<Bytes, StoreError> {
+    fn stored_value(&self, stored: &[u8]) -> Result<Bytes, StoreError> {
         let wrong = || StoreError::Cells(TreeError::WrongType("value"));
         let value = decode_ref(&Bytes::copy_from_slice(stored), &self.profile).map_err(|_| wrong())?;
         let reader = Reader::new(&self.profile, self);

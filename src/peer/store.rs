@@ -15,6 +15,10 @@
 //! merge needs to look only at what isn't held. Cells that a newer root no longer uses stay: a peer may be acquiring the
 //! older root. There is no garbage collection.
 //!
+//! *Equivocation.* When one is decided against operations held here, the account's derived state is played again from its first
+//! operation: O(length of its log), the one change that isn't O(log n). Only an account that signs twice pays with its log; who passes
+//! such logs on in numbers is a peer to be blocked.
+//!
 //! All calls block, on the disk and on each other; async callers use a blocking thread. Readers don't wait for writers.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -56,7 +60,12 @@ pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::
 pub(super) const CELLS: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("cells");
 pub(super) const ACCOUNTS: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("accounts");
 pub(super) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state");
-const EQUIVOCATIONS: TableDefinition<'static, ([u8; 32], u64), ([u8; 32], [u8; 32])> = TableDefinition::new("equivocations");
+const EQUIVOCATIONS: TableDefinition<'static, At, Pair> = TableDefinition::new("equivocations");
+
+/// Account and sequence.
+type At = ([u8; 32], u64);
+/// Two value IDs.
+type Pair = ([u8; 32], [u8; 32]);
 
 /// Why the store can't be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -207,6 +216,14 @@ impl Store {
         let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
         let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
         Self::start(database, Path::new("memory"), network, profile)
+    }
+
+    /// A store on a backend of redb's, which a test makes fail.
+    #[cfg(test)]
+    pub(super) fn on(backend: impl redb::StorageBackend, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let database = Database::builder().create_with_backend(backend);
+        let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
+        Self::start(database, Path::new("backend"), network, profile)
     }
 
     fn start(database: Database, path: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {

@@ -30,11 +30,11 @@ fn reads_see_puts_and_deletes() {
     let ops: Vec<Verified> = ops.iter().map(|op| verified(op, &cells)).collect();
     fill(&store, (ops, cells));
     let read = store.snapshot().unwrap();
-    assert_eq!(read.get(&account(0), b"a/1").unwrap().unwrap(), "four");
-    assert_eq!(read.get(&account(0), b"a/2").unwrap().unwrap(), long);
-    assert_eq!(read.get(&account(0), b"b").unwrap(), None);
-    assert_eq!(read.get(&account(0), "k".repeat(MAX_KEY).as_bytes()).unwrap().unwrap(), "");
-    assert_eq!(read.get(&account(2), b"a/1").unwrap(), None);
+    assert_eq!(read.value(&account(0), b"a/1").unwrap().unwrap(), "four");
+    assert_eq!(read.value(&account(0), b"a/2").unwrap().unwrap(), long);
+    assert_eq!(read.value(&account(0), b"b").unwrap(), None);
+    assert_eq!(read.value(&account(0), "k".repeat(MAX_KEY).as_bytes()).unwrap().unwrap(), "");
+    assert_eq!(read.value(&account(2), b"a/1").unwrap(), None);
     let keys = |prefix: &str, after: Option<&str>, limit, bytes| -> Vec<String> {
         let found = read.prefix(&account(0), prefix.as_bytes(), after.map(str::as_bytes), limit, bytes).unwrap();
         found.into_iter().map(|(k, _)| String::from_utf8(k.to_vec()).unwrap()).collect()
@@ -127,7 +127,7 @@ fn an_equivocation_rewrites_the_state_and_is_remembered_once() {
         assert_eq!(log, views);
         // keys 11 to 15 are of the branch that stays; 10 was last set in the part that both share
         let marks: Vec<bool> =
-            ["k11", "k15", "k10"].map(|k| read.get(&account(0), k.as_bytes()).unwrap().unwrap().starts_with(b"same")).to_vec();
+            ["k11", "k15", "k10"].map(|k| read.value(&account(0), k.as_bytes()).unwrap().unwrap().starts_with(b"same")).to_vec();
         assert_eq!(marks, [false, false, true]);
         assert_eq!(read.counts().unwrap().operations, 67);
     }
@@ -163,4 +163,13 @@ fn a_directory_in_use_or_of_another_kind_is_named() {
     let file = directory.path().join("file");
     std::fs::write(&file, b"x").unwrap();
     assert!(matches!(open(&file), Err(StoreError::Io { .. })));
+}
+
+#[test]
+fn stores_and_views_go_to_other_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Store>();
+    shared::<Snapshot>();
+    shared::<Staging>();
+    shared::<BeliefDelta>();
 }
