@@ -10,6 +10,8 @@
 //!
 //! Arrows run one way: `transport <- quic | tcp <- node <- cad015 <- peer <- cli`.
 
+#[cfg(feature = "cli")]
+pub mod bench;
 pub mod cad015;
 pub mod cell;
 #[cfg(feature = "cli")]
