@@ -11,8 +11,7 @@ use ed25519_dalek::SigningKey;
 use super::operation::{Account, keyword};
 use crate::cad015::{Message, MessageError, MessageType};
 use crate::cell::{
-    Cell, CellSink, CellSource, MemoryCells, Profile, Reader, Ref, SignatureError, Signed, TreeError, ValueId, Vector, Writer, held_below,
-    vlq,
+    Cell, CellSink, MemoryCells, Profile, Reader, Ref, SignatureError, Signed, TreeError, ValueId, Vector, Writer, held_below, vlq,
 };
 
 /// The largest belief message in bytes, encoded.
@@ -157,67 +156,4 @@ impl BeliefDelta {
 pub(super) fn in_use(root: &Ref, cells: &MemoryCells, profile: &Profile) -> Vec<(ValueId, Bytes)> {
     let holder = Cell::Vector(Vector::short([root.clone()]));
     held_below(&holder, cells, profile).unwrap_or_else(|_| cells.0.iter().map(|(id, bytes)| (*id, bytes.clone())).collect())
-}
-
-/// Cells that arrived and belong to no stored tree yet, bounded in bytes.
-///
-/// What's put in beyond the bound is refused, not evicted: cells that a merge counts on stay.
-#[derive(Debug, Default)]
-pub struct Staging {
-    cells: MemoryCells,
-    bytes: usize,
-    max: usize,
-}
-
-impl Staging {
-    /// Staging for at most `max` bytes of encodings.
-    #[must_use]
-    pub fn new(max: usize) -> Self {
-        Self { cells: MemoryCells::default(), bytes: 0, max }
-    }
-
-    /// Takes cells, their IDs already checked against their bytes; how many didn't fit.
-    pub fn add(&mut self, cells: impl IntoIterator<Item = (ValueId, Bytes)>) -> usize {
-        let mut refused = 0;
-        for (id, encoding) in cells {
-            if self.cells.has(&id) {
-                continue;
-            }
-            if self.bytes + encoding.len() > self.max {
-                refused += 1;
-                continue;
-            }
-            self.bytes += encoding.len();
-            // Its own memory: a slice would keep the whole message alive, unaccounted.
-            self.cells.put(id, Bytes::copy_from_slice(&encoding));
-        }
-        refused
-    }
-
-    /// Lets go of what a store holds by now.
-    pub fn prune(&mut self, held: &dyn CellSource) {
-        self.cells.0.retain(|id, encoding| {
-            let keep = !held.has(id);
-            if !keep {
-                self.bytes -= encoding.len();
-            }
-            keep
-        });
-    }
-
-    /// Encoded bytes held.
-    #[must_use]
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl CellSource for Staging {
-    fn get(&self, id: &ValueId) -> Option<Bytes> {
-        self.cells.get(id)
-    }
-
-    fn has(&self, id: &ValueId) -> bool {
-        self.cells.has(id)
-    }
 }

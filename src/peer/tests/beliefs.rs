@@ -1,6 +1,7 @@
 //! Beliefs: deltas, folding, parts.
 
 use super::*;
+use crate::cad015::Staging;
 use crate::cad015::{Message, MessageType};
 
 fn store() -> Store {

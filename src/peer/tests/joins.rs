@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use proptest::prelude::*;
 
 use super::*;
+use crate::cad015::Staging;
 
 /// Counts what's asked of a source.
 struct Counted<'a>(&'a MemoryCells, RefCell<usize>);

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::cad015::Staging;
 
 fn open(path: &Path) -> Result<Store, StoreError> {
     Store::open(path, "test", NATIVE)

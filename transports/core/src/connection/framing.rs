@@ -51,21 +51,39 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Dropping the future ends the connection without a word.
 pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
     let (mut input, mut output) = tokio::io::split(io);
-    let reading = async {
-        let closed = read(&mut input, &session, early).await;
-        session.end(closed);
-    };
-    let writing = async {
-        if let Err(error) = write(&mut output, &session).await {
+    {
+        let reading = async {
+            let closed = read(&mut input, &session, early).await;
+            session.end(closed);
+        };
+        tokio::pin!(reading);
+        // The reader goes on while the writer says its last words, and the other way round.
+        let written = tokio::select! {
+            biased;
+            written = write(&mut output, &session) => written,
+            () = async { (&mut reading).await; std::future::pending().await } => Ok(()),
+        };
+        if let Err(error) = written {
+            // Writing fails first when the other side has closed; its reason stands before that in what is still to be read.
+            let _ = tokio::time::timeout(LAST_WORDS, reading).await;
             session.end(Closed::transport(CloseCode::Lost, error.to_string()));
         }
-    };
-    // The reader goes on while the writer says its last words, and the other way round.
-    tokio::pin!(reading);
-    tokio::select! {
-        biased;
-        () = writing => {}
-        () = async { (&mut reading).await; std::future::pending().await } => {}
+    }
+    if session.closed().is_some_and(|closed| closed.by == ClosedBy::Local) {
+        let _ = tokio::time::timeout(LAST_WORDS, discard(&mut input, session.table().window_total())).await;
+    }
+}
+
+/// Listens until the other side hangs up: a socket that is closed with bytes unread sends a reset, and that can
+/// overtake our last words. At most as many bytes as the other side may have had credit for.
+async fn discard<R: AsyncRead + Unpin>(input: &mut R, limit: usize) {
+    let mut buffer = BytesMut::with_capacity(limits::QUANTUM);
+    let mut left = limit;
+    while left > 0
+        && let Ok(len @ 1..) = input.read_buf(&mut buffer).await
+    {
+        left = left.saturating_sub(len);
+        buffer.clear();
     }
 }
 

@@ -1,0 +1,100 @@
+//! The transport: one configuration for each role, shared by all its connections.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use peerlane_transport::{
+    ConnectError, Connection, ListenError, Transport,
+    admission::LocalPeer,
+    identity::{PeerAddr, TlsOptions},
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::{config::TcpConfig, dial, listener::TcpListener, socket};
+
+/// TLS 1.3 over TCP. Cheap to clone; clones share sessions to resume.
+#[derive(Clone)]
+pub struct TcpTransport(pub(crate) Arc<Shared>);
+
+/// What all connections of a transport share.
+pub(crate) struct Shared {
+    pub(crate) local: LocalPeer,
+    pub(crate) config: TcpConfig,
+    pub(crate) connector: TlsConnector,
+    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) full: AtomicU64,
+    pub(crate) resumed: AtomicU64,
+}
+
+/// TLS handshakes that a transport has completed, in both roles, refused ones included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Handshakes {
+    /// With certificates and signatures.
+    pub full: u64,
+    /// With a ticket of an earlier one.
+    pub resumed: u64,
+}
+
+impl TcpTransport {
+    /// A transport of this peer. Opens no connection; tries the options on a socket of its own.
+    ///
+    /// # Errors
+    /// [`ConnectError::Config`] for an option that the system refuses, naming it; [`ConnectError::Identity`] if TLS
+    /// can't be configured.
+    pub fn new(local: LocalPeer, config: TcpConfig) -> Result<Self, ConnectError> {
+        socket::check(&config, local.terms.limits.idle_timeout)?;
+        let mut options = TlsOptions::default();
+        options.key_log = config.key_log;
+        let connector = Arc::new(local.tls.client_config(&options)?).into();
+        let acceptor = Arc::new(local.tls.server_config(&options)?).into();
+        Ok(Self(Arc::new(Shared { local, config, connector, acceptor, full: AtomicU64::new(0), resumed: AtomicU64::new(0) })))
+    }
+
+    /// How many TLS handshakes were completed, and how.
+    pub fn handshakes(&self) -> Handshakes {
+        Handshakes { full: self.0.full.load(Ordering::Relaxed), resumed: self.0.resumed.load(Ordering::Relaxed) }
+    }
+}
+
+impl Shared {
+    pub(crate) fn handshake_timeout(&self) -> Duration {
+        self.local.terms.limits.handshake_timeout
+    }
+
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        self.local.terms.limits.idle_timeout
+    }
+}
+
+impl fmt::Debug for TcpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpTransport").field("peer", &self.0.local.peer_id()).field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+impl Transport for TcpTransport {
+    type Addr = PeerAddr;
+    type Local = SocketAddr;
+    type Listener = TcpListener;
+
+    fn name(&self) -> &'static str {
+        crate::handshake::NAME
+    }
+
+    /// Tries all addresses that the name has, see [`Transport::dial`]. The handshake timeout bounds all of it together.
+    async fn dial(&self, addr: &PeerAddr) -> Result<Connection, ConnectError> {
+        dial::dial(&self.0, addr).await
+    }
+
+    async fn listen(&self, local: &SocketAddr) -> Result<TcpListener, ListenError> {
+        TcpListener::bind(self.0.clone(), *local)
+    }
+}
