@@ -6,6 +6,7 @@ use std::{
 };
 
 use peerlane_quic::{QuicConfig, QuicTransport};
+use peerlane_tcp::{TcpConfig, TcpTransport};
 use peerlane_transport::{
     ClassId, ConnectError, Connection, Inbound, ListenError, Listener, RecvError, SendError, Transport, Upgrade,
     admission::LocalPeer,
@@ -106,6 +107,10 @@ fn quic(seed: u8) -> Result<QuicTransport, Failed> {
     Ok(QuicTransport::new(peer, &identity, QuicConfig::default())?)
 }
 
+fn tcp(seed: u8) -> Result<TcpTransport, Failed> {
+    Ok(TcpTransport::new(peer(seed)?.1, TcpConfig::default())?)
+}
+
 async fn meet<T>(dialer: T, listener: T) -> Result<Ends, Failed>
 where
     T: Transport<Addr = PeerAddr, Local = SocketAddr>,
@@ -128,7 +133,7 @@ impl Link {
     pub async fn peerlane(kind: Kind) -> Result<Self, Failed> {
         match kind {
             Kind::Quic => Ok(Self(meet(quic(1)?, quic(2)?).await?)),
-            Kind::Tcp => Err(Failed::Setup("peerlane-tcp isn't there yet".into())),
+            Kind::Tcp => Ok(Self(meet(tcp(1)?, tcp(2)?).await?)),
         }
     }
 
