@@ -159,6 +159,14 @@ impl Network {
             if let Some((from, to)) = state.route(end) {
                 let path = state.path(from, to);
                 path.waiting.retain(|waiting| *waiting != end);
+                // Nobody is left to say it again when the cut is over.
+                for said_in_vain in
+                    path.parked.extract_if(.., |event| matches!(event, Event::Lost(parcel) if parcel.from == end)).collect::<Vec<_>>()
+                {
+                    if let Event::Lost(parcel) = said_in_vain {
+                        state.settle(end, parcel.bytes);
+                    }
+                }
                 state.pass_on(from, to, now);
             }
             state.tidy(end.wire);
