@@ -128,12 +128,11 @@ fn a_window_is_never_exceeded_and_gives_the_rate() {
 fn a_loss_costs_one_retransmission_and_only_its_lane() {
     run(async {
         let (world, a, b) = pair(3, Link { latency: ms(40), ..Link::default() }).await;
-        // Exactly this segment is lost.
-        world.set_link_one_way(&peer(1), &peer(2), Link { latency: ms(40), loss: 1.0, ..Link::default() });
+        let lost = world.lose_next(&peer(1), &peer(2));
         let start = Instant::now();
         a.send(TRANSACT, pattern(10, 1)).await.unwrap();
+        lost.await;
         tokio::time::sleep(ms(1)).await;
-        world.set_link_one_way(&peer(1), &peer(2), Link { latency: ms(40), ..Link::default() });
         a.send(TRANSACT, pattern(10, 2)).await.unwrap();
         a.send(QUERY, pattern(10, 3)).await.unwrap();
         whole(&b, QUERY).await;
