@@ -44,7 +44,8 @@ pub struct Link {
     /// Probability that a segment, or a datagram, is lost: 0.0 to 1.0. A segment is sent again after 9/8 of the
     /// round-trip time (RFC 9002, section 6.1.2), twice that after the next loss in a row, and so on up to a second.
     pub loss: f64,
-    /// Bytes per second, payload only; `None` is without limit. All connections between the two peers share it.
+    /// Bytes per second, payload only; `None` is without limit. All connections between the two peers share it. Only where
+    /// it's scarce do the classes' weights show: without limit, each class has what its window permits.
     pub rate: Option<u64>,
     /// The link's queue: a sender waits, and its scheduler stays free to choose, while segments before it need longer
     /// than this to leave. It bounds the queue to this time and one segment per connection. Below 2 ms, the link

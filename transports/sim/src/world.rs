@@ -2,7 +2,10 @@
 
 use std::{fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use peerlane_transport::{admission::Terms, identity::PeerId};
+use peerlane_transport::{
+    admission::{LocalPeer, Terms},
+    identity::PeerId,
+};
 
 use tokio::sync::oneshot;
 
@@ -47,6 +50,11 @@ impl World {
     pub fn transport(&self, peer: PeerId, terms: Terms) -> SimTransport {
         self.host(peer);
         SimTransport::new(self.network.clone(), peer, terms)
+    }
+
+    /// The same for a peer that its other transports, or a node, know already: with its key, terms and lists.
+    pub fn transport_for(&self, peer: &LocalPeer) -> SimTransport {
+        self.transport(peer.peer_id(), peer.terms.clone()).with_lists(peer.lists.clone())
     }
 
     /// The address of a peer's host: 10.0.0.1 for the first peer that the world hears of, and so on. Listening on

@@ -9,8 +9,8 @@ use common::*;
 use peerlane_sim::{Link, World};
 use peerlane_transport::{
     AnyTransport, CloseCode, ClosedBy, ConnectError, ListenError, Listener, Transport, Upgrade,
-    admission::{ListSets, Lists, Terms},
-    identity::{IdentityError, PeerAddr, Proof},
+    admission::{ListSets, Lists, LocalPeer, Terms},
+    identity::{Identity, IdentityError, PeerAddr, Proof},
 };
 use tokio::time::Instant;
 
@@ -82,7 +82,8 @@ fn lists_refuse_and_take_effect_on_living_connections() {
     run(async {
         let world = World::new(1);
         let lists = Arc::new(Lists::everybody());
-        let (a, b) = (world.transport(peer(1), terms()), world.transport(peer(2), terms()).with_lists(lists.clone()));
+        let local = LocalPeer::new(&Identity::from_seed(&[2; 32]).unwrap(), lists.clone(), terms()).unwrap();
+        let (a, b) = (world.transport(peer(1), terms()), world.transport_for(&local));
         let (at_a, at_b) = meet(&a, &b).await;
         let (at_a, at_b) = (at_a.unwrap(), at_b.unwrap());
         let mut sets = ListSets::default();
