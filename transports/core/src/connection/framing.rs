@@ -19,6 +19,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::future::{FusedFuture as _, FutureExt as _};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::Notify,
@@ -55,7 +56,8 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
         let reading = async {
             let closed = read(&mut input, &session, early).await;
             session.end(closed);
-        };
+        }
+        .fuse();
         tokio::pin!(reading);
         // The reader goes on while the writer says its last words, and the other way round.
         let written = tokio::select! {
@@ -65,7 +67,9 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
         };
         if let Err(error) = written {
             // Writing fails first when the other side has closed; its reason stands before that in what is still to be read.
-            let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+            if !reading.is_terminated() {
+                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+            }
             session.end(Closed::transport(CloseCode::Lost, error.to_string()));
         }
     }
