@@ -81,6 +81,7 @@ async fn too_much_gossip_loses_the_oldest_and_says_so() {
     let a = node(&world, 1, Silent).await;
     a.connect(&addr(&b)).await.unwrap();
     a.send(b.peer_id(), &Message::note(GOSSIP, "slow....")).await.unwrap();
+    until("it's with the handler", || echo.count() == 1).await;
     for i in 0..100 {
         a.send(b.peer_id(), &Message::number(GOSSIP, i)).await.unwrap();
     }

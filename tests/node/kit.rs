@@ -93,7 +93,9 @@ impl Protocol for Simple {
 
     fn class_of(&self, message: &Message) -> ClassId {
         match message {
-            Message::Request { class, .. } | Message::Reply { class, .. } | Message::Busy { class, .. } | Message::Note { class, .. } => *class,
+            Message::Request { class, .. } | Message::Reply { class, .. } | Message::Busy { class, .. } | Message::Note { class, .. } => {
+                *class
+            }
         }
     }
 
