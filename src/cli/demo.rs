@@ -180,7 +180,8 @@ impl Demo {
     async fn status(&self, peer: &Peer) -> Result<Status, CliError> {
         let client = self.client(peer).await?;
         let asked = client.ask(crate::cad015::Message::status(0)).await;
-        let status = asked.and_then(|(answer, outcome)| Status::read(&outcome.value, &answer.cells(), client.profile()).map_err(CliError::failed));
+        let status =
+            asked.and_then(|(answer, outcome)| Status::read(&outcome.value, &answer.cells(), client.profile()).map_err(CliError::failed));
         client.close().await;
         status
     }

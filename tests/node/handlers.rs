@@ -3,6 +3,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use peerlane::node::{Event, Node, Outcome, Selection, Silent};
+use peerlane::protocol::Protocol as _;
 use peerlane_transport::{CloseCode, admission::ListSets};
 
 use crate::kit::*;
@@ -198,21 +199,21 @@ async fn bad_messages_are_counted_answered_or_end_the_connection() {
 async fn a_peer_that_reads_no_replies_holds_no_worker_for_long() {
     let world = World::new();
     let b = builder(&world, &local(2), &["quic"]).config(config(|c| c.workers = 4)).handler(Echo::default()).start().await.unwrap();
-    let (deaf, other) = (node(&world, 1, Silent).await, node(&world, 3, Silent).await);
-    deaf.connect(&addr(&b)).await.unwrap();
+    // Not a node: it asks, and reads nothing.
+    let deaf = world.transport("quic", &local(1)).dial(&addr(&b)).await.unwrap();
+    let protocol = Simple::default();
+    let asking = tokio::spawn(async move {
+        loop {
+            deaf.send(BULK, protocol.encode(&Message::ask(BULK, vec![0; 100_000]))).await.unwrap();
+        }
+    });
+    let other = node(&world, 3, Silent).await;
     other.connect(&addr(&b)).await.unwrap();
-    let ask = |n: usize| {
-        let (deaf, to) = (deaf.handle(), b.peer_id());
-        async move { deaf.request(to, Message::ask(BULK, vec![n as u8; 200_000]), LONG).await.map(drop) }
-    };
-    let asking = tokio::spawn(futures_util::future::join_all((0..40).map(ask)));
-    tokio::time::sleep(SECOND / 20).await;
-    world.wire(None, Wire::Hole);
-    let more = node(&world, 4, Silent).await;
-    more.connect(&addr(&b)).await.unwrap();
-    for _ in 0..20 {
-        assert!(more.request(b.peer_id(), Message::ask(BULK, "x"), SECOND).await.is_ok());
+    for _ in 0..40 {
+        assert!(other.request(b.peer_id(), Message::ask(BULK, "x"), SECOND).await.is_ok());
+        tokio::time::sleep(SECOND).await;
     }
+    assert!(metric(&b, "peerlane_replies_lost_total", "bulk") >= 3);
     asking.abort();
 }
 
