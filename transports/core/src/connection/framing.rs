@@ -11,19 +11,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-    task::JoinSet,
-};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Control, LaneSource, Session};
 use crate::{
@@ -164,7 +163,7 @@ async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, mu
 #[derive(Default)]
 struct Channel {
     queue: Mutex<ChannelQueue>,
-    arrived: Notify,
+    arrived: AtomicWaker,
     taken: AtomicU64,
 }
 
@@ -175,26 +174,30 @@ struct ChannelQueue {
     ended: bool,
 }
 
+impl ChannelQueue {
+    /// Hands over what there is. `None`: nothing yet. `Some(false)`: nothing, and nothing will come.
+    fn take(&mut self, into: &mut VecDeque<Bytes>) -> Option<bool> {
+        into.append(&mut self.chunks);
+        if !self.tail.is_empty() {
+            into.push_back(self.tail.split().freeze());
+        }
+        match into.is_empty() {
+            false => Some(true),
+            true => self.ended.then_some(false),
+        }
+    }
+}
+
 struct ChannelSource(Arc<Channel>);
 
 impl LaneSource for ChannelSource {
-    async fn read(&mut self, into: &mut VecDeque<Bytes>) -> Result<bool, Closed> {
-        loop {
-            {
-                let mut queue = self.0.queue.lock();
-                into.append(&mut queue.chunks);
-                if !queue.tail.is_empty() {
-                    into.push_back(queue.tail.split().freeze());
-                }
-                if !into.is_empty() {
-                    return Ok(true);
-                }
-                if queue.ended {
-                    return Ok(false);
-                }
-            }
-            self.0.arrived.notified().await;
-        }
+    fn read(&mut self, into: &mut VecDeque<Bytes>) -> impl Future<Output = Result<bool, Closed>> + Send {
+        let channel = &self.0;
+        poll_fn(move |cx| {
+            // Registered first: what comes afterwards wakes, what came before is found.
+            channel.arrived.register(cx.waker());
+            channel.queue.lock().take(into).map_or(Poll::Pending, |more| Poll::Ready(Ok(more)))
+        })
     }
 
     fn taken(&mut self, bytes: usize) {
@@ -208,10 +211,29 @@ struct LaneState {
     window: u64,
 }
 
+/// The lanes that the other side uses, and those who take their bytes up: one each, so that one who waits for room
+/// holds up no other. They're polled by the stream's own task: what they do is to copy, and to be woken on another
+/// thread for that takes longer than the copy.
+#[derive(Default)]
+struct Lanes {
+    states: HashMap<u8, LaneState>,
+    readers: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Lanes {
+    /// Lets those who have something to do go on, and doesn't wait for any.
+    async fn advance(&mut self) {
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(())) = self.readers.poll_next_unpin(cx) {}
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 /// Reads frames and hands them to their lanes, until the connection is over: why.
 async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut buffer: BytesMut) -> Closed {
-    let mut lanes: HashMap<u8, LaneState> = HashMap::new();
-    let mut readers: JoinSet<()> = JoinSet::new();
+    let mut lanes = Lanes::default();
     let mut control = BytesMut::new();
     loop {
         loop {
@@ -224,18 +246,20 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut b
                     }
                 }
                 Ok(Some((lane, payload))) => {
-                    if let Err(closed) = deliver(session, &mut lanes, &mut readers, lane, payload) {
+                    if let Err(closed) = deliver(session, &mut lanes, lane, payload) {
                         return closed;
                     }
                 }
                 Err(what) => return session.violation(CloseCode::Protocol, what),
             }
         }
+        // Before the buffer is filled again: once the lanes have taken their bytes, its memory is used again.
+        lanes.advance().await;
         buffer.reserve(2 * limits::QUANTUM);
         let read = tokio::select! {
             biased;
             () = session.over().cancelled() => return session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, "")),
-            Some(_) = readers.join_next(), if !readers.is_empty() => continue,
+            Some(()) = lanes.readers.next() => continue,
             read = input.read_buf(&mut buffer) => read,
         };
         match read {
@@ -278,15 +302,9 @@ fn frame_head(buffer: &[u8]) -> Result<Option<(u8, usize, usize)>, &'static str>
     }
 }
 
-fn deliver(
-    session: &Arc<Session>,
-    lanes: &mut HashMap<u8, LaneState>,
-    readers: &mut JoinSet<()>,
-    byte: u8,
-    payload: BytesMut,
-) -> Result<(), Closed> {
+fn deliver(session: &Arc<Session>, lanes: &mut Lanes, byte: u8, payload: BytesMut) -> Result<(), Closed> {
     let lane = Lane::from_byte(byte);
-    let state = match lanes.entry(byte) {
+    let state = match lanes.states.entry(byte) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
             let class = session.local_class(lane).map(|class| &session.table()[class]);
@@ -296,13 +314,10 @@ fn deliver(
             let channel = Arc::<Channel>::default();
             let window = (if lane.slot == 0 { class.window } else { class.large_window }) as u64;
             let (session, mut source) = (session.clone(), ChannelSource(channel.clone()));
-            readers.spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = session.over().cancelled() => {}
-                    _ = session.receive_lane(lane, &mut source) => {}
-                }
-            });
+            // What ends the connection ends the lanes: they're dropped with the stream's reader.
+            lanes.readers.push(Box::pin(async move {
+                let _ = session.receive_lane(lane, &mut source).await;
+            }));
             entry.insert(LaneState { channel, received: 0, window })
         }
     };
@@ -311,8 +326,8 @@ fn deliver(
             return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
         }
         state.channel.queue.lock().ended = true;
-        state.channel.arrived.notify_one();
-        lanes.remove(&byte);
+        state.channel.arrived.wake();
+        lanes.states.remove(&byte);
         return Ok(());
     }
     state.received += payload.len() as u64;
@@ -330,6 +345,6 @@ fn deliver(
         queue.chunks.push_back(payload.freeze());
     }
     drop(queue);
-    state.channel.arrived.notify_one();
+    state.channel.arrived.wake();
     Ok(())
 }
