@@ -98,10 +98,13 @@ async fn a_streamed_message_of_many_windows_arrives_and_others_pass_it() {
 async fn a_class_that_nobody_reads_stops_no_other() {
     let (a, b) = pair();
     // Fill BELIEF: window, receive budget, send budget, large lanes.
-    let mut queued = 0;
+    let mut queued = 0u32;
     loop {
-        match tokio::time::timeout(Duration::from_millis(300), a.send(BELIEF, pattern(if queued % 2 == 0 { 65_536 } else { 65_537 }, 1)))
-            .await
+        match tokio::time::timeout(
+            Duration::from_millis(300),
+            a.send(BELIEF, pattern(if queued.is_multiple_of(2) { 65_536 } else { 65_537 }, 1)),
+        )
+        .await
         {
             Ok(sent) => sent.unwrap(),
             Err(_) => break,
@@ -255,7 +258,7 @@ async fn a_quiet_connection_lives_on() {
 #[tokio::test]
 async fn a_dropped_send_queues_nothing() {
     let (a, b) = pair();
-    let mut queued = 0;
+    let mut queued = 0u32;
     while tokio::time::timeout(Duration::from_millis(100), a.send(TRANSACT, pattern(100_000, 1))).await.is_ok() {
         queued += 1;
     }

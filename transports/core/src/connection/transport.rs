@@ -41,6 +41,14 @@ pub trait Transport: Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future frees the address.
     fn listen(&self, local: &Self::Local) -> impl Future<Output = Result<Self::Listener, ListenError>> + Send;
+
+    /// Waits until dialed connections that were closed have said their last words: call it before a process ends.
+    ///
+    /// # Cancel safety
+    /// Cancel-safe.
+    fn idle(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// Where connections arrive. Dropping it stops listening; accepted connections live on.
@@ -145,6 +153,7 @@ trait DynTransport<A, L>: Send + Sync {
     fn name(&self) -> &'static str;
     fn dial<'a>(&'a self, addr: &'a A) -> BoxFuture<'a, Result<Connection, ConnectError>>;
     fn listen<'a>(&'a self, local: &'a L) -> BoxFuture<'a, Result<AnyListener<L>, ListenError>>;
+    fn idle(&self) -> BoxFuture<'_, ()>;
 }
 
 impl<T: Transport> DynTransport<T::Addr, T::Local> for T {
@@ -158,6 +167,10 @@ impl<T: Transport> DynTransport<T::Addr, T::Local> for T {
 
     fn listen<'a>(&'a self, local: &'a T::Local) -> BoxFuture<'a, Result<AnyListener<T::Local>, ListenError>> {
         Box::pin(async move { Ok(AnyListener(Box::new(Transport::listen(self, local).await?))) })
+    }
+
+    fn idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(Transport::idle(self))
     }
 }
 
@@ -207,5 +220,13 @@ impl<A, L> AnyTransport<A, L> {
     /// As [`Transport::listen`].
     pub async fn listen(&self, local: &L) -> Result<AnyListener<L>, ListenError> {
         self.0.listen(local).await
+    }
+
+    /// See [`Transport::idle`].
+    ///
+    /// # Cancel safety
+    /// As [`Transport::idle`].
+    pub async fn idle(&self) {
+        self.0.idle().await;
     }
 }

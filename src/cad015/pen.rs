@@ -1,0 +1,251 @@
+//! The pen: partial messages wait here, bounded in number and time, until their missing cells are acquired.
+//!
+//! A partial message names what it lacks. It's penned under the ID of what it's about; a second message about the same
+//! thing adds its cells and makes its sender a further source for the rest. One that nobody completes is discarded.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Staging;
+use crate::cell::ValueId;
+
+/// Bounds of a pen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PenLimits {
+    /// Things waited for at once. Worst-case memory: this many times `bytes`.
+    pub entries: usize,
+    /// The most of them that one sender may have begun.
+    pub per_sender: usize,
+    /// Sources remembered of each.
+    pub sources: usize,
+    /// Bytes of cells kept for each.
+    pub bytes: usize,
+    /// A thing for which no cell has come for so long is discarded.
+    pub patience: Duration,
+}
+
+impl Default for PenLimits {
+    fn default() -> Self {
+        Self { entries: 16, per_sender: 4, sources: 8, bytes: 4 * 1024 * 1024, patience: Duration::from_secs(10) }
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Penned {
+    /// It's the first about this: acquire what it lacks.
+    First,
+    /// Others were here before: its cells and its sender were added.
+    Joined,
+    /// There's no room: it's dropped.
+    Full,
+}
+
+#[derive(Debug)]
+struct Entry<S> {
+    begun_by: S,
+    sources: Vec<S>,
+    staging: Option<Staging>,
+    /// Cells that came while the staging was away with whoever acquires the rest.
+    arrived: Vec<(ValueId, Bytes)>,
+    arrived_bytes: usize,
+    last: Instant,
+}
+
+/// See the module's text. `S` is a sender.
+#[derive(Debug)]
+pub struct Pen<S> {
+    limits: PenLimits,
+    entries: BTreeMap<ValueId, Entry<S>>,
+    discarded: u64,
+}
+
+impl<S: Clone + Eq> Pen<S> {
+    /// An empty pen.
+    #[must_use]
+    pub fn new(limits: PenLimits) -> Self {
+        Self { limits, entries: BTreeMap::new(), discarded: 0 }
+    }
+
+    /// Puts a message in: what it's about, who sent it, the cells that it carries.
+    pub fn put(&mut self, about: ValueId, from: &S, cells: impl IntoIterator<Item = (ValueId, Bytes)>, now: Instant) -> Penned {
+        let limits = self.limits;
+        if let Some(entry) = self.entries.get_mut(&about) {
+            if !entry.sources.contains(from) && entry.sources.len() < limits.sources {
+                entry.sources.push(from.clone());
+            }
+            match &mut entry.staging {
+                Some(staging) => drop(staging.add(cells)),
+                None => {
+                    for (id, encoding) in cells {
+                        if entry.arrived_bytes + encoding.len() <= limits.bytes {
+                            entry.arrived_bytes += encoding.len();
+                            entry.arrived.push((id, Bytes::copy_from_slice(&encoding)));
+                        }
+                    }
+                }
+            }
+            entry.last = now;
+            return Penned::Joined;
+        }
+        let begun = self.entries.values().filter(|entry| entry.begun_by == *from).count();
+        if self.entries.len() >= limits.entries || begun >= limits.per_sender {
+            self.discarded += 1;
+            return Penned::Full;
+        }
+        let mut staging = Staging::new(limits.bytes);
+        staging.add(cells);
+        let entry = Entry {
+            begun_by: from.clone(),
+            sources: vec![from.clone()],
+            staging: Some(staging),
+            arrived: Vec::new(),
+            arrived_bytes: 0,
+            last: now,
+        };
+        self.entries.insert(about, entry);
+        Penned::First
+    }
+
+    /// Takes the cells out, to work on them; `None` if they're out already or it isn't penned.
+    pub fn take(&mut self, about: &ValueId) -> Option<Staging> {
+        let entry = self.entries.get_mut(about)?;
+        let mut staging = entry.staging.take()?;
+        entry.arrived_bytes = 0;
+        staging.add(std::mem::take(&mut entry.arrived));
+        Some(staging)
+    }
+
+    /// Puts the cells back.
+    pub fn give_back(&mut self, about: &ValueId, mut staging: Staging, progress: bool, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(about) {
+            entry.arrived_bytes = 0;
+            staging.add(std::mem::take(&mut entry.arrived));
+            entry.staging = Some(staging);
+            if progress {
+                entry.last = now;
+            }
+        }
+    }
+
+    /// Who may have what is missing.
+    #[must_use]
+    pub fn sources(&self, about: &ValueId) -> Vec<S> {
+        self.entries.get(about).map(|entry| entry.sources.clone()).unwrap_or_default()
+    }
+
+    /// A source didn't have what it should.
+    pub fn no_source(&mut self, about: &ValueId, source: &S) {
+        if let Some(entry) = self.entries.get_mut(about) {
+            entry.sources.retain(|s| s != source);
+        }
+    }
+
+    /// It's whole, or proven invalid: it's no longer waited for.
+    pub fn done(&mut self, about: &ValueId) {
+        self.entries.remove(about);
+    }
+
+    /// Whether its time is up, or no source is left; then it's discarded.
+    pub fn expire(&mut self, about: &ValueId, now: Instant) -> bool {
+        let patience = self.limits.patience;
+        let over = |entry: &Entry<S>| entry.sources.is_empty() || now.saturating_duration_since(entry.last) >= patience;
+        let expired = self.entries.get(about).is_none_or(over);
+        if expired && self.entries.remove(about).is_some() {
+            self.discarded += 1;
+        }
+        expired
+    }
+
+    /// Whether this is waited for.
+    #[must_use]
+    pub fn contains(&self, about: &ValueId) -> bool {
+        self.entries.contains_key(about)
+    }
+
+    /// Things waited for.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Nothing is waited for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Messages that found no room, and things that nobody completed.
+    #[must_use]
+    pub const fn discarded(&self) -> u64 {
+        self.discarded
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::cell::CellSource;
+
+    fn id(n: u8) -> ValueId {
+        ValueId([n; 32])
+    }
+
+    fn cell(n: u8, len: usize) -> (ValueId, Bytes) {
+        (id(n), Bytes::from(vec![n; len]))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn copies_add_cells_and_sources() {
+        let mut pen = Pen::new(PenLimits::default());
+        let now = Instant::now();
+        assert_eq!(pen.put(id(1), &"a", [cell(10, 200)], now), Penned::First);
+        assert_eq!(pen.put(id(1), &"b", [cell(11, 200)], now), Penned::Joined);
+        assert_eq!(pen.sources(&id(1)), ["a", "b"]);
+        let staging = pen.take(&id(1)).unwrap();
+        assert!(staging.has(&id(10)) && staging.has(&id(11)));
+        assert!(pen.take(&id(1)).is_none(), "one works on it at a time");
+        assert_eq!(pen.put(id(1), &"c", [cell(12, 200)], now), Penned::Joined);
+        pen.give_back(&id(1), staging, true, now);
+        assert!(pen.take(&id(1)).unwrap().has(&id(12)), "what came meanwhile isn't lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_bounded_in_number_per_sender_and_in_bytes() {
+        let limits = PenLimits { entries: 3, per_sender: 2, bytes: 500, sources: 2, ..PenLimits::default() };
+        let mut pen = Pen::new(limits);
+        let now = Instant::now();
+        assert_eq!(pen.put(id(1), &"a", [], now), Penned::First);
+        assert_eq!(pen.put(id(2), &"a", [], now), Penned::First);
+        assert_eq!(pen.put(id(3), &"a", [], now), Penned::Full, "one sender doesn't fill it");
+        assert_eq!(pen.put(id(3), &"b", [], now), Penned::First);
+        assert_eq!(pen.put(id(4), &"c", [], now), Penned::Full);
+        for source in ["b", "c", "d"] {
+            assert_eq!(pen.put(id(1), &source, (0..9).map(|n| cell(n, 200)), now), Penned::Joined);
+        }
+        assert_eq!(pen.sources(&id(1)).len(), 2);
+        assert!(pen.take(&id(1)).unwrap().bytes() <= 500);
+        assert_eq!((pen.len(), pen.discarded()), (3, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_completes_is_discarded() {
+        let mut pen = Pen::new(PenLimits::default());
+        let start = Instant::now();
+        let patience = PenLimits::default().patience;
+        assert_eq!(pen.put(id(1), &"a", [], start), Penned::First);
+        assert!(!pen.expire(&id(1), start + patience - Duration::from_millis(1)));
+        let staging = pen.take(&id(1)).unwrap();
+        pen.give_back(&id(1), staging, true, start + patience / 2);
+        assert!(!pen.expire(&id(1), start + patience), "progress buys time");
+        assert!(pen.expire(&id(1), start + patience + patience / 2));
+        assert!(!pen.contains(&id(1)));
+        assert_eq!(pen.put(id(2), &"a", [], start), Penned::First);
+        pen.no_source(&id(2), &"a");
+        assert!(pen.expire(&id(2), start), "no source is left");
+    }
+}

@@ -1,0 +1,327 @@
+//! A connection's life in the node: it's added to its peer, each of its classes is read, and its end is told.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use peerlane_transport::{ClassId, CloseCode, Closed, ClosedBy, Connection, Inbound, MessageReader, Order, limits::STREAM_BUFFER, varint};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{
+    config::{HEADS, STREAM_CANCELLED, STREAM_REFUSED},
+    dispatch::{Job, Work},
+    events::Event,
+    link::{Ended, Link, StreamReader},
+    peer::Peer,
+    registry::Added,
+    request::Answer,
+    runtime::Inner,
+};
+use crate::protocol::{MAX_HEAD, Malformed, Protocol};
+
+/// What arrived before the end is handed over within this, then the requests that wait for a reply fail.
+const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// While a peer has two connections, so often it's looked whether one can give way.
+const CROWDED_TICK: Duration = Duration::from_secs(1);
+
+/// Adds a connection to its peer and starts its tasks. `wanted`: this side dialed, so the bound on peers doesn't hold.
+/// The peer, or why the connection was closed.
+pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, wanted: bool) -> Result<Arc<Peer<P::Message>>, CloseCode> {
+    let refuse = |connection: &Connection, code: CloseCode, why: &str| {
+        connection.close(code, why);
+        Err(code)
+    };
+    if node.stopping.is_cancelled() {
+        return refuse(&connection, CloseCode::Shutdown, "the node is shutting down");
+    }
+    let transport = connection.transport();
+    let rank = node.transports.iter().position(|t| t.name() == transport).unwrap_or(node.transports.len());
+    let (peer, link, first) = match node.registry.add(connection.clone(), rank, wanted) {
+        Added::First(peer, link) => (peer, link, true),
+        Added::Another(peer, link) => (peer, link, false),
+        Added::TooManyLinks => return refuse(&connection, CloseCode::Duplicate, "too many connections of this peer"),
+        Added::TooManyPeers => return refuse(&connection, CloseCode::Overloaded, "too many peers"),
+    };
+    let dialed = connection.dialed();
+    tracing::debug!(peer = %peer.id, transport, dialed, first, "connected");
+    if first {
+        peer.moved();
+        node.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
+    }
+    for (class, _) in node.classes.iter() {
+        if connection.has_class(class) {
+            node.tasks.spawn(read(node.clone(), peer.clone(), link.clone(), class));
+        } else {
+            peer.read_out(&link, class);
+        }
+    }
+    node.tasks.spawn(supervise(node.clone(), peer.clone(), link));
+    Ok(peer)
+}
+
+/// Watches a link until its end, and tells it.
+async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>) {
+    let connection = &link.connection;
+    let refused = async {
+        match &peer.peer_id {
+            Some(id) => node.local.lists.refused(id).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(refused);
+    let mut crowded_since = None;
+    let (closed, drained) = loop {
+        tokio::select! {
+            biased;
+            closed = connection.closed() => break (closed, false),
+            () = node.closed.cancelled() => connection.close(CloseCode::Shutdown, "the node has closed"),
+            refusal = &mut refused, if connection.close_reason().is_none() => {
+                connection.close(CloseCode::NotAdmitted, &refusal.to_string());
+                break (connection.closed().await, false);
+            }
+            () = link.retire.cancelled() => break give_way(&node, &peer, &link).await,
+            () = connection.remote_draining() => break give_way(&node, &peer, &link).await,
+            () = link.probe.notified() => {
+                node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
+            }
+            () = sleep(CROWDED_TICK), if peer.is_crowded() => {
+                let since = *crowded_since.get_or_insert_with(Instant::now);
+                peer.arbitrate(since.elapsed() < node.config.move_timeout);
+            }
+        }
+        if !peer.is_crowded() {
+            crowded_since = None;
+        }
+    };
+    // Nothing is routed to it any more; what waits for room in it looks for another.
+    peer.retire(link.number);
+    peer.drain(link.number);
+    let ended = Ended { closed, drained };
+    let _ = link.ended.set(ended.clone());
+    link.idle.notify_waiters();
+    // A reply that has arrived is a reply, even if its connection is over.
+    let _ = timeout(LAST_REPLIES, link.until(|link| !link.is_reading())).await;
+    let heir = peer.unseat(&link);
+    peer.requests.link_ended(link.number, &ended, heir.as_deref());
+    note_move(&node, &peer);
+    if node.registry.remove_if_empty(&peer, &ended.closed) {
+        tracing::debug!(peer = %peer.id, closed = %ended.closed, "disconnected");
+        peer.requests.fail_all(&ended.closed);
+        node.emit(Event::PeerDisconnected { peer: peer.id.clone(), why: ended.closed });
+    } else {
+        peer.arbitrate(true);
+    }
+}
+
+/// Lets a link drain: because the other side does, because another link carries its messages, or because the node
+/// shuts down. How it ended, and whether each side has all that the other had queued.
+async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &Link) -> (Closed, bool) {
+    let connection = &link.connection;
+    peer.retire(link.number);
+    note_move(node, peer);
+    // Handlers may answer over it while there's no other way.
+    tokio::select! {
+        biased;
+        _ = connection.closed() => {}
+        () = node.closed.cancelled() => {}
+        () = link.until(|link| !link.is_handling()) => {}
+        () = peer.until(|peer| peer.current().is_some()) => {}
+        () = sleep(node.local.terms.limits.drain_timeout) => {}
+    }
+    peer.drain(link.number);
+    let delivered = tokio::select! {
+        biased;
+        delivered = connection.drain() => delivered.is_ok(),
+        () = node.closed.cancelled() => {
+            connection.close(CloseCode::Shutdown, "the node has closed");
+            false
+        }
+    };
+    let closed = connection.closed().await;
+    // The other side says Done as the last thing, when it has all and knows that this side has all.
+    let done = closed.by == ClosedBy::Remote && closed.code == CloseCode::Done;
+    (closed, delivered || done)
+}
+
+/// Whether the link lives: a second connection is there.
+async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>) {
+    tokio::select! {
+        biased;
+        () = node.closed.cancelled() => {}
+        answered = timeout(node.config.probe_timeout, link.connection.ping()) => match answered {
+            Ok(Ok(_)) => {
+                peer.proven(link.number);
+                note_move(&node, &peer);
+                peer.arbitrate(true);
+            }
+            Ok(Err(_)) => {}
+            Err(_) if peer.is_crowded() => link.connection.close(CloseCode::TimedOut, "no life sign, and there is another connection"),
+            Err(_) => {}
+        }
+    }
+}
+
+fn note_move<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>) {
+    if let Some(link) = peer.moved() {
+        node.counters.moves.add(1);
+        node.emit(Event::PeerMoved { peer: peer.id.clone(), transport: link.connection.transport() });
+    }
+}
+
+/// Reads one class of a link to its end.
+async fn read<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>, class: ClassId) {
+    let reader = ClassReader { node: &node, peer: &peer, link: &link, class };
+    tokio::select! {
+        biased;
+        () = link.abandon.cancelled() => {}
+        () = node.closed.cancelled() => {}
+        () = reader.run() => {}
+    }
+    peer.read_out(&link, class);
+}
+
+struct ClassReader<'a, P: Protocol> {
+    node: &'a Inner<P>,
+    peer: &'a Arc<Peer<P::Message>>,
+    link: &'a Arc<Link>,
+    class: ClassId,
+}
+
+/// A streamed message whose head was read, or why it's refused.
+type Headed<M> = Result<(Option<M>, StreamReader), Malformed<M>>;
+
+impl<P: Protocol> ClassReader<'_, P> {
+    async fn run(&self) {
+        let fifo = self.node.order(self.class) == Order::Fifo;
+        // Bounded by HEADS: beyond, the class isn't read until one is complete or too late.
+        let mut heads = FuturesUnordered::new();
+        loop {
+            let inbound = tokio::select! {
+                biased;
+                Some(headed) = heads.next(), if !heads.is_empty() => {
+                    self.streamed(headed).await;
+                    continue;
+                }
+                inbound = self.link.connection.recv(self.class), if heads.len() < HEADS => inbound,
+            };
+            if fifo {
+                self.peer.turn(self.link, self.class).await;
+            }
+            match inbound {
+                Ok(Inbound::Whole(bytes)) => self.whole(bytes).await,
+                Ok(Inbound::Streamed(reader)) if fifo => self.streamed(self.head(reader).await).await,
+                Ok(Inbound::Streamed(reader)) => heads.push(self.head(reader)),
+                Err(_) => break,
+            }
+        }
+        while let Some(headed) = heads.next().await {
+            self.streamed(headed).await;
+        }
+    }
+
+    async fn whole(&self, bytes: Bytes) {
+        let len = bytes.len();
+        match self.node.protocol.decode(self.class, bytes) {
+            Ok(message) => self.message(message, len).await,
+            Err(malformed) => self.malformed(malformed),
+        }
+    }
+
+    async fn message(&self, message: P::Message, len: usize) {
+        let protocol = &self.node.protocol;
+        let mut message = message;
+        if let Some(id) = protocol.reply_to(&message) {
+            // Replies wait for no handler.
+            message = match self.peer.requests.answer(id, Answer::Whole(message)) {
+                Ok(()) => return,
+                Err(Answer::Whole(message) | Answer::Streamed(message, _)) => message,
+            };
+            if !protocol.handles_unmatched(&message) {
+                return self.counters().unmatched.add(1);
+            }
+        }
+        if self.node.stopping.is_cancelled()
+            && let Some(answer) = protocol.overloaded(&message)
+        {
+            self.counters().overloaded.add(1);
+            return self.answer(&answer);
+        }
+        self.dispatch(Work::Message(message), len).await;
+    }
+
+    async fn streamed(&self, headed: Headed<P::Message>) {
+        let (head, reader) = match headed {
+            Ok(headed) => headed,
+            Err(malformed) => return self.malformed(malformed),
+        };
+        let Some(head) = head else { return self.dispatch(Work::Streamed(None, reader), STREAM_BUFFER).await };
+        let Some(id) = self.node.protocol.reply_to(&head) else {
+            return self.dispatch(Work::Streamed(Some(head), reader), STREAM_BUFFER).await;
+        };
+        if let Err(Answer::Streamed(_, reader)) = self.peer.requests.answer(id, Answer::Streamed(head, reader)) {
+            // Nobody waits any more: the responder is told.
+            reader.stop(STREAM_CANCELLED);
+            self.counters().unmatched.add(1);
+        }
+    }
+
+    async fn dispatch(&self, work: Work<P::Message>, len: usize) {
+        let job = Job { peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
+        self.node.dispatch[self.class.index()].push(self.node, job, len).await;
+    }
+
+    fn malformed(&self, malformed: Malformed<P::Message>) {
+        if let Some(answer) = &malformed.answer {
+            self.answer(answer);
+        }
+        self.node.malformed(self.peer, self.link, self.class, malformed.why, malformed.close);
+    }
+
+    /// An answer that the node makes itself: dropped if there's no room for it, so that answers can't pile up.
+    fn answer(&self, answer: &P::Message) {
+        let bytes = self.node.protocol.encode(answer);
+        let _ = self.node.try_send_on(self.peer, self.class, bytes, Some(self.link.number));
+    }
+
+    fn counters(&self) -> &super::metrics::ClassCounters {
+        &self.peer.counters[self.class.index()]
+    }
+
+    /// Reads the head of a streamed message, within its time.
+    async fn head(&self, mut reader: MessageReader) -> Headed<P::Message> {
+        let busy = self.link.streaming();
+        let reading = async {
+            let mut start = Bytes::new();
+            loop {
+                let chunk = match reader.read().await {
+                    Ok(Some(chunk)) => chunk,
+                    Ok(None) | Err(_) => return Err(Malformed::ignore("a streamed message ended within its head")),
+                };
+                start = match start.is_empty() {
+                    true => chunk,
+                    false => {
+                        let mut both = BytesMut::from(&start[..]);
+                        both.extend_from_slice(&chunk);
+                        both.freeze()
+                    }
+                };
+                match self.node.protocol.decode_head(self.class, &start)? {
+                    Some(head) => return Ok((head.message, start.slice(head.length.min(start.len())..))),
+                    // The bound: a chunk is at most a quantum.
+                    None if start.len() >= MAX_HEAD + varint::MAX_LEN => {
+                        return Err(Malformed::ignore("an endless head of a streamed message"));
+                    }
+                    None => {}
+                }
+            }
+        };
+        let late = Err(Malformed::ignore("the head of a streamed message came too late"));
+        match timeout(self.node.config.head_timeout, reading).await.unwrap_or(late) {
+            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, busy))),
+            Err(malformed) => {
+                reader.stop(STREAM_REFUSED);
+                Err(malformed)
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! From a connection to a handler: each class has its own bounded queue and its own bounded workers, so handlers of one
+//! class never run on another's.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use futures_util::FutureExt;
+use peerlane_transport::{ClassId, Order};
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    config::NodeConfig,
+    handler::{Context, Handler},
+    link::{Busy, StreamReader},
+    peer::Peer,
+    queue::FairQueue,
+    runtime::Inner,
+    sync::Mutex,
+};
+use crate::protocol::{Overflow, Protocol};
+
+/// What a handler gets.
+#[derive(Debug)]
+pub(super) enum Work<M> {
+    Message(M),
+    Streamed(Option<M>, StreamReader),
+}
+
+/// A received message that waits for a worker.
+#[derive(Debug)]
+pub(super) struct Job<M> {
+    pub(super) peer: Arc<Peer<M>>,
+    pub(super) busy: Busy,
+    pub(super) work: Work<M>,
+    pub(super) received: Instant,
+}
+
+/// One class: its queue, and what its workers wait for.
+#[derive(Debug)]
+pub(super) struct Dispatch<M> {
+    class: ClassId,
+    overflow: Overflow,
+    queue: Mutex<FairQueue<Job<M>>>,
+    ready: Notify,
+    room: Notify,
+    max_messages: usize,
+    max_bytes: usize,
+    per_peer: usize,
+}
+
+/// What is counted for a waiting message beside its bytes.
+const ENTRY: usize = peerlane_transport::limits::ENTRY_OVERHEAD;
+
+impl<M> Dispatch<M> {
+    pub(super) fn new(class: ClassId, order: Order, max_message: usize, overflow: Overflow, config: &NodeConfig) -> Self {
+        // One peer's slow handlers leave workers for the others; where order counts, one at a time.
+        let share = if order == Order::Fifo { 1 } else { config.workers - config.workers / 4 };
+        Self {
+            class,
+            overflow,
+            queue: Mutex::new(FairQueue::new(share)),
+            ready: Notify::new(),
+            room: Notify::new(),
+            max_messages: config.queue_messages.max(1),
+            max_bytes: config.queue_bytes.max(max_message.saturating_add(ENTRY)),
+            per_peer: config.queue_per_peer.max(1),
+        }
+    }
+
+    pub(super) fn depth(&self) -> (usize, usize) {
+        self.queue.lock().depth()
+    }
+
+    /// Queues a message of `len` bytes, or does what the protocol wants when there's no room.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the message is too.
+    pub(super) async fn push<P: Protocol<Message = M>>(&self, node: &Inner<P>, job: Job<M>, len: usize) {
+        let (peer, trusted, cost) = (job.peer.key, node.trusts(job.peer.peer_id.as_ref()), len.saturating_add(ENTRY));
+        match self.overflow {
+            Overflow::Wait => self.push_when_room(peer, trusted, job, cost).await,
+            Overflow::Answer | Overflow::DropOldest => {
+                let answers = self.overflow == Overflow::Answer;
+                let mut lost = Vec::new();
+                {
+                    // The bound: no more than max_messages and max_bytes wait, over all peers.
+                    let mut queue = self.queue.lock();
+                    queue.push(peer, trusted, job, cost);
+                    while {
+                        let (messages, bytes) = queue.depth();
+                        messages > self.max_messages || bytes > self.max_bytes
+                    } {
+                        let Some(job) = queue.victim().and_then(|victim| queue.evict(victim, answers)) else { break };
+                        lost.push(job);
+                    }
+                }
+                self.ready.notify_one();
+                lost.into_iter().for_each(|job| self.refuse(node, job, answers));
+            }
+        }
+    }
+
+    /// Waits until the peer has room: only its own messages count, so nobody waits for somebody else.
+    async fn push_when_room(&self, peer: u64, trusted: bool, job: Job<M>, cost: usize) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            room.as_mut().enable();
+            {
+                let mut queue = self.queue.lock();
+                let (messages, bytes) = queue.depth_of(peer);
+                // The bound: one message of any size, or per_peer of them with a fair part of the bytes.
+                if messages == 0 || (messages < self.per_peer && bytes.saturating_add(cost) <= self.max_bytes / 8) {
+                    queue.push(peer, trusted, job, cost);
+                    drop(queue);
+                    self.ready.notify_one();
+                    return;
+                }
+            }
+            room.await;
+        }
+    }
+
+    /// There was no room for this one.
+    fn refuse<P: Protocol<Message = M>>(&self, node: &Inner<P>, job: Job<M>, answer: bool) {
+        let reply = match &job.work {
+            Work::Message(message) | Work::Streamed(Some(message), _) if answer => node.protocol.overloaded(message),
+            _ => None,
+        };
+        let counters = &job.peer.counters[self.class.index()];
+        match reply {
+            Some(reply) => {
+                counters.overloaded.add(1);
+                // If there's no room for this either, it's dropped: replies must not pile up.
+                let _ = node.try_send_on(&job.peer, self.class, node.protocol.encode(&reply), Some(job.busy.link().number));
+            }
+            None => counters.dropped.add(1),
+        }
+    }
+
+    async fn next(&self) -> (u64, Job<M>) {
+        loop {
+            let mut ready = std::pin::pin!(self.ready.notified());
+            ready.as_mut().enable();
+            if let Some(next) = self.queue.lock().pop() {
+                // This worker may have consumed a notice meant for one more.
+                self.ready.notify_one();
+                if self.overflow == Overflow::Wait {
+                    self.room.notify_waiters();
+                }
+                return next;
+            }
+            ready.await;
+        }
+    }
+
+    fn done(&self, peer: u64) {
+        self.queue.lock().done(peer);
+        self.ready.notify_one();
+    }
+}
+
+/// One worker of a class: handles one message after the other until the node is closed.
+pub(super) async fn work<P: Protocol, H: Handler<P>>(node: Arc<Inner<P>>, class: ClassId, handler: Arc<H>) {
+    let dispatch = &node.dispatch[class.index()];
+    loop {
+        let (key, job) = tokio::select! {
+            biased;
+            () = node.closed.cancelled() => return,
+            next = dispatch.next() => next,
+        };
+        let Job { peer, busy, work, received } = job;
+        // Nobody waits for the reply to a request of a peer that is gone.
+        let moot = peer.is_gone() && matches!(&work, Work::Message(message) if node.protocol.request_id(message).is_some());
+        if !moot {
+            let counters = &peer.counters[class.index()];
+            let begun = Instant::now();
+            counters.queue_time.add_time(begun.saturating_duration_since(received));
+            let context = Context::new(node.clone(), peer.clone(), busy, class, received);
+            let handling = async {
+                match work {
+                    Work::Message(message) => handler.handle(context, message).await,
+                    Work::Streamed(head, body) => handler.handle_streamed(context, head, body).await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = node.closed.cancelled() => return,
+                outcome = AssertUnwindSafe(handling).catch_unwind() => {
+                    if outcome.is_err() {
+                        node.counters.panics.add(1);
+                        tracing::error!(peer = %peer.id, class = %class, "a handler panicked; its worker goes on");
+                    }
+                }
+            }
+            counters.handled.add(1);
+            counters.handler_time.add_time(begun.elapsed());
+        }
+        dispatch.done(key);
+    }
+}

@@ -1,0 +1,213 @@
+//! One connection of a peer, as the node sees it.
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use bytes::{Bytes, BytesMut};
+use peerlane_transport::{Closed, Connection, MessageReader, MessageWriter, RecvError, SendError};
+use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// How a link ended.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) closed: Closed,
+    /// Each side has taken in all that the other had queued.
+    pub(super) drained: bool,
+}
+
+/// A connection, and what the node counts on it.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// This link's alone in this process; later ones are greater.
+    pub(super) number: u64,
+    pub(super) connection: Connection,
+    /// Place of its transport in the node's list: 0 is the first choice.
+    pub(super) rank: usize,
+    pub(super) since: Instant,
+    /// Received messages that wait for a handler or are with one.
+    handling: AtomicUsize,
+    /// Streamed messages open on it, both ways.
+    streams: AtomicUsize,
+    /// One of the two above fell to 0, or `ended` was set.
+    pub(super) idle: Notify,
+    /// A life sign is wanted: there's a second connection.
+    pub(super) probe: Notify,
+    /// This side wants it to give way.
+    pub(super) retire: CancellationToken,
+    /// Messages not yet handled are given up.
+    pub(super) abandon: CancellationToken,
+    /// A reader of one of its classes may still have messages to hand over; by class.
+    pub(super) reading: Vec<AtomicBool>,
+    pub(super) ended: OnceLock<Ended>,
+}
+
+impl Link {
+    pub(super) fn new(number: u64, connection: Connection, rank: usize) -> Self {
+        let reading = connection.classes().iter().map(|_| AtomicBool::new(true)).collect();
+        Self {
+            number,
+            connection,
+            rank,
+            since: Instant::now(),
+            handling: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
+            idle: Notify::new(),
+            probe: Notify::new(),
+            retire: CancellationToken::new(),
+            abandon: CancellationToken::new(),
+            reading,
+            ended: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn handling(self: &Arc<Self>) -> Busy {
+        self.handling.fetch_add(1, Ordering::AcqRel);
+        Busy { link: self.clone(), stream: false }
+    }
+
+    pub(super) fn streaming(self: &Arc<Self>) -> Busy {
+        self.streams.fetch_add(1, Ordering::AcqRel);
+        Busy { link: self.clone(), stream: true }
+    }
+
+    pub(super) fn is_handling(&self) -> bool {
+        self.handling.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn is_streaming(&self) -> bool {
+        self.streams.load(Ordering::Acquire) > 0
+    }
+
+    pub(super) fn is_reading(&self) -> bool {
+        self.reading.iter().any(|class| class.load(Ordering::Acquire))
+    }
+
+    /// Waits until `done` holds. Looked at again whenever the link falls idle.
+    pub(super) async fn until(&self, done: impl Fn(&Self) -> bool) {
+        loop {
+            let idle = self.idle.notified();
+            if done(self) {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// While it lives, a link has something to do.
+#[derive(Debug)]
+pub(super) struct Busy {
+    link: Arc<Link>,
+    stream: bool,
+}
+
+impl Busy {
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let count = if self.stream { &self.link.streams } else { &self.link.handling };
+        if count.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.link.idle.notify_waiters();
+        }
+    }
+}
+
+/// Writes a streamed message to a peer. Dropping it before [`finish`](Self::finish) aborts the message.
+#[derive(Debug)]
+pub struct StreamWriter {
+    writer: MessageWriter,
+    busy: Busy,
+}
+
+impl StreamWriter {
+    pub(super) fn new(writer: MessageWriter, busy: Busy) -> Self {
+        Self { writer, busy }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        self.busy.link()
+    }
+
+    /// Writes all of `data`, waiting for room; what is queued is taken off its front.
+    ///
+    /// # Errors
+    /// [`SendError::Stopped`] if the receiver doesn't want the rest, [`SendError::Closed`].
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: `data` holds what wasn't queued.
+    pub async fn write(&mut self, data: &mut Bytes) -> Result<(), SendError> {
+        self.writer.write(data).await
+    }
+
+    /// Completes the message.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn finish(self) -> Result<(), SendError> {
+        self.writer.finish()
+    }
+
+    /// Gives the message up: the receiver gets [`RecvError::Aborted`] with this code.
+    pub fn abort(self, code: u32) {
+        self.writer.abort(code);
+    }
+}
+
+/// Reads the body of a streamed message. Dropping it before the end tells the sender to stop.
+#[derive(Debug)]
+pub struct StreamReader {
+    /// What came along with the head.
+    first: Bytes,
+    reader: MessageReader,
+    _busy: Busy,
+}
+
+impl StreamReader {
+    pub(super) fn new(first: Bytes, reader: MessageReader, busy: Busy) -> Self {
+        Self { first, reader, _busy: busy }
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`MessageReader::read`].
+    ///
+    /// # Cancel safety
+    /// Cancel-safe: nothing is taken unless the call completes.
+    pub async fn read(&mut self) -> Result<Option<Bytes>, RecvError> {
+        if !self.first.is_empty() {
+            return Ok(Some(std::mem::take(&mut self.first)));
+        }
+        self.reader.read().await
+    }
+
+    /// Reads to the end, at most `limit` bytes.
+    ///
+    /// # Errors
+    /// [`RecvError::TooLong`] beyond `limit`, else those of [`read`](Self::read).
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: what was read is lost.
+    pub async fn collect(mut self, limit: usize) -> Result<Bytes, RecvError> {
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = self.read().await? {
+            if whole.len().saturating_add(chunk.len()) > limit {
+                return Err(RecvError::TooLong(limit));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        Ok(whole.freeze())
+    }
+
+    /// Tells the sender that the rest isn't wanted, and why.
+    pub fn stop(self, code: u32) {
+        self.reader.stop(code);
+    }
+}

@@ -1,0 +1,101 @@
+//! Which peers are connected.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use peerlane_transport::{
+    Closed, Connection,
+    identity::{PeerId, RemoteId},
+};
+use tokio::sync::Notify;
+
+use super::{
+    link::Link,
+    peer::{Peer, Seated},
+    sync::Mutex,
+};
+
+/// The peers with a connection, by ID. Bounded by [`peers`](super::NodeConfig::peers).
+#[derive(Debug)]
+pub(super) struct Registry<M> {
+    peers: Mutex<BTreeMap<RemoteId, Arc<Peer<M>>>>,
+    /// A peer came or went.
+    pub(super) changed: Notify,
+    numbers: AtomicU64,
+    local: PeerId,
+    classes: usize,
+    requests: usize,
+    limit: usize,
+}
+
+/// What came of a connection.
+#[derive(Debug)]
+pub(super) enum Added<M> {
+    First(Arc<Peer<M>>, Arc<Link>),
+    Another(Arc<Peer<M>>, Arc<Link>),
+    /// The peer has as many links as it may.
+    TooManyLinks,
+    /// There are as many peers as may be.
+    TooManyPeers,
+}
+
+impl<M> Registry<M> {
+    pub(super) fn new(local: PeerId, classes: usize, requests: usize, limit: usize) -> Self {
+        Self { peers: Mutex::default(), changed: Notify::new(), numbers: AtomicU64::new(1), local, classes, requests, limit }
+    }
+
+    /// Adds a connection to its peer, a new one if need be. `wanted`: the bound on peers doesn't hold for it.
+    pub(super) fn add(&self, connection: Connection, rank: usize, wanted: bool) -> Added<M> {
+        let remote = connection.remote();
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let mut peers = self.peers.lock();
+        let link = Arc::new(Link::new(number, connection, rank));
+        let peer = match peers.get(&remote.id).filter(|peer| !peer.is_gone()) {
+            Some(peer) => peer.clone(),
+            None if peers.len() >= self.limit && !wanted => return Added::TooManyPeers,
+            None => {
+                let peer_id = remote.peer_id();
+                let peer = Arc::new(Peer::new(number, remote.id.clone(), peer_id, &self.local, self.classes, self.requests));
+                peers.insert(remote.id, peer.clone());
+                peer
+            }
+        };
+        let seated = peer.seat(link.clone());
+        drop(peers);
+        self.changed.notify_waiters();
+        match seated {
+            Seated::First => Added::First(peer, link),
+            Seated::Another => Added::Another(peer, link),
+            Seated::TooMany => Added::TooManyLinks,
+        }
+    }
+
+    /// Takes a peer without links out; whether it was one.
+    pub(super) fn remove_if_empty(&self, peer: &Arc<Peer<M>>, closed: &Closed) -> bool {
+        let mut peers = self.peers.lock();
+        if !peer.is_empty() || peer.is_gone() {
+            return false;
+        }
+        peer.end(closed.clone());
+        if peers.get(&peer.id).is_some_and(|known| Arc::ptr_eq(known, peer)) {
+            peers.remove(&peer.id);
+        }
+        drop(peers);
+        self.changed.notify_waiters();
+        true
+    }
+
+    pub(super) fn get(&self, id: &RemoteId) -> Option<Arc<Peer<M>>> {
+        self.peers.lock().get(id).cloned()
+    }
+
+    /// All, in the order of their IDs.
+    pub(super) fn peers(&self) -> Vec<Arc<Peer<M>>> {
+        self.peers.lock().values().cloned().collect()
+    }
+}

@@ -1,0 +1,27 @@
+//! The reference peer: a lattice of per-account signed logs, kept in an embedded store.
+//!
+//! * `operation`: what an account signs.
+//! * `lattice`: the logs of all accounts and how two lattices join.
+//! * `belief`: what a peer tells others that it holds.
+//! * `store`, `snapshot`: on disk, and reading it.
+//! * `service`: what it answers to requests.
+//! * `form`: what a QUERY asks and its RESULT says.
+
+mod belief;
+mod form;
+mod lattice;
+mod operation;
+mod service;
+mod snapshot;
+mod store;
+
+pub use belief::{Belief, BeliefDelta, BeliefError, MAX_BELIEF, MAX_PARTS};
+pub use form::{Answer, FormError, MAX_PAGE, MAX_PAGE_BYTES, Query};
+pub use lattice::{AccountChange, Appended, Change, Equivocation, MERGE_STEP, MergeError, Step, WrongSequence, append, log_of, merge};
+pub use operation::{Account, Edit, MAX_KEY, MAX_VALUE, Operation, OperationError, Verified};
+pub use service::{MAX_DATA, STATUS_AGE, Service, Status, read_outcome};
+pub use snapshot::{Counts, Snapshot};
+pub use store::{FORMAT, Include, MAX_EQUIVOCATIONS, MAX_RECENT, Merged, Store, StoreError, StoreMergeError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,507 @@
+//! The store: cells, the root, and what's derived from them for reading, in one redb file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `meta` | name | format, network, hash, root, number of operations |
+//! | `cells` | value ID | encoding |
+//! | `accounts` | account | length of its log |
+//! | `state` | account, then key | reference to the value: embedded blob, or 0x20 and its ID |
+//! | `equivocations` | account, sequence (big-endian) | kept ID, dropped ID |
+//!
+//! *Durable.* Each change is one write transaction, and the call returns after its fsync: what's acknowledged survives kill -9. Callers
+//! with many operations give them in one batch and pay for one fsync.
+//!
+//! *Complete.* A cell is written in the transaction that makes it part of the root, with everything below it. So what's held is whole, and a
+//! merge needs to look only at what isn't held. Cells that a newer root no longer uses stay: a peer may be acquiring the
+//! older root. There is no garbage collection.
+//!
+//! *Equivocation.* When one is decided against operations held here, the account's derived state is played again from its first
+//! operation: O(length of its log), the one change that isn't O(log n). Only an account that signs twice pays with its log; who passes
+//! such logs on in numbers is a peer to be blocked.
+//!
+//! All calls block, on the disk and on each other; async callers use a blocking thread. Readers don't wait for writers.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use redb::{
+    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, StorageError, TableDefinition,
+    TableError,
+};
+
+use super::belief::{BeliefDelta, in_use};
+use super::lattice::{self, Appended, Change, Equivocation, MergeError, Step, WrongSequence};
+use super::operation::{Account, Verified};
+use super::snapshot::Snapshot;
+use crate::cell::{
+    Cell, CellSink as _, CellSource, HashKind, Index, MAX_EMBEDDED, MemoryCells, Profile, Ref, TreeError, ValueId, decode, encode,
+    encode_ref_into,
+};
+
+/// The layout that this code writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// The file within the data directory.
+const FILE: &str = "peer.redb";
+
+/// Cells of recent changes kept in memory for beliefs, in bytes. When a belief is due after more than this, it names what it leaves out by
+/// its root, and receivers ask for it.
+pub const MAX_RECENT: usize = 8 << 20;
+
+/// Equivocations remembered. Each takes 104 bytes; more are reported but not kept.
+pub const MAX_EQUIVOCATIONS: u64 = 10_000;
+
+/// Pages that redb keeps in memory, in bytes. Its default is 1 GiB.
+const CACHE: usize = 64 << 20;
+
+pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
+pub(super) const CELLS: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("cells");
+pub(super) const ACCOUNTS: TableDefinition<'static, [u8; 32], u64> = TableDefinition::new("accounts");
+pub(super) const STATE: TableDefinition<'static, &[u8], &[u8]> = TableDefinition::new("state");
+const EQUIVOCATIONS: TableDefinition<'static, At, Pair> = TableDefinition::new("equivocations");
+
+/// Account and sequence.
+type At = ([u8; 32], u64);
+/// Two value IDs.
+type Pair = ([u8; 32], [u8; 32]);
+
+/// Why the store can't be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has it open.
+    #[error("the data directory {} is in use by another process", path.display())]
+    InUse {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// It was written by another version.
+    #[error("the data directory {} has format {found}, this version reads format {FORMAT}", path.display())]
+    Version {
+        /// The data directory.
+        path: PathBuf,
+        /// Its format.
+        found: String,
+    },
+    /// It belongs to another network.
+    #[error("the data directory {} belongs to network {found:?}, not {wanted:?}", path.display())]
+    Network {
+        /// The data directory.
+        path: PathBuf,
+        /// The network it was made for, with its hash.
+        found: String,
+        /// The network asked for.
+        wanted: String,
+    },
+    /// It's not a store, or damaged.
+    #[error("{} is no store of a peer, or damaged: {what}", path.display())]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// What doesn't fit.
+        what: String,
+    },
+    /// The directory can't be made or opened.
+    #[error("the data directory {}: {error}", path.display())]
+    Io {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// A read or a write failed.
+    #[error("the store failed: {0}")]
+    Database(Box<redb::Error>),
+    /// Its own cells don't fit together.
+    #[error("the store's cells: {0}")]
+    Cells(#[from] TreeError),
+}
+
+macro_rules! database_errors {
+    ($($error:ty),*) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::Database(Box::new(error.into()))
+            }
+        })*
+    };
+}
+database_errors!(redb::TransactionError, redb::TableError, redb::StorageError, redb::CommitError);
+
+/// Why a merge stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreMergeError {
+    /// The foreign root is proven invalid; its signer is at fault.
+    #[error(transparent)]
+    Invalid(#[from] MergeError),
+    /// We failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a merge did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Merged {
+    /// Operations that are new to us.
+    pub operations: u64,
+    /// Accounts whose log changed.
+    pub accounts: u64,
+    /// Equivocations seen for the first time.
+    pub equivocations: Vec<Equivocation>,
+    /// Cells to acquire before calling again; empty when everything is merged.
+    pub missing: Vec<ValueId>,
+}
+
+/// What a belief carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// Cells of operations appended here. Where all peers are connected to each other, their authors send the rest.
+    Own,
+    /// Those that came by merges too.
+    All,
+}
+
+/// The store of a peer. One per data directory.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    profile: Profile,
+    state: Mutex<State>,
+}
+
+/// What's known without asking the database. The lock is also what makes writers take turns.
+#[derive(Debug)]
+struct State {
+    root: Index,
+    version: u64,
+    recent: VecDeque<Recent>,
+    recent_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Recent {
+    version: u64,
+    own: bool,
+    cells: Vec<(ValueId, Bytes)>,
+    bytes: usize,
+}
+
+impl Store {
+    /// Opens the store in a directory, making both if they aren't there.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::Version`], [`StoreError::Network`], [`StoreError::Damaged`], [`StoreError::Io`]; nothing is changed then.
+    pub fn open(directory: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let path = || directory.to_path_buf();
+        std::fs::create_dir_all(directory).map_err(|error| StoreError::Io { path: path(), error })?;
+        let database = Database::builder().set_cache_size(CACHE).create(directory.join(FILE)).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path() },
+            DatabaseError::UpgradeRequired(version) => StoreError::Version { path: path(), found: format!("redb {version}") },
+            DatabaseError::Storage(StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
+                StoreError::Io { path: path(), error }
+            }
+            other => StoreError::Damaged { path: path(), what: other.to_string() },
+        })?;
+        Self::start(database, directory, network, profile)
+    }
+
+    /// A store in memory, for tests and simulations.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`], which memory doesn't give.
+    pub fn in_memory(network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
+        let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
+        Self::start(database, Path::new("memory"), network, profile)
+    }
+
+    /// A store on a backend of redb's, which a test makes fail.
+    #[cfg(test)]
+    pub(super) fn on(backend: impl redb::StorageBackend, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let database = Database::builder().create_with_backend(backend);
+        let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
+        Self::start(database, Path::new("backend"), network, profile)
+    }
+
+    fn start(database: Database, path: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let hash = match profile.hash {
+            HashKind::Blake3 => "blake3",
+            HashKind::Sha3_256 => "sha3-256",
+        };
+        let wanted = format!("{network} {hash}");
+        let meta = Meta::read(&database)?;
+        let damaged = |what: &str| StoreError::Damaged { path: path.to_path_buf(), what: what.to_owned() };
+        let root = match meta {
+            None => {
+                let transaction = database.begin_write()?;
+                {
+                    let mut meta = transaction.open_table(META)?;
+                    meta.insert("format", &FORMAT.to_be_bytes()[..])?;
+                    meta.insert("network", wanted.as_bytes())?;
+                    meta.insert("root", &encode(&Cell::Index(Index::empty()))[..])?;
+                    meta.insert("operations", &0u64.to_be_bytes()[..])?;
+                    transaction.open_table(CELLS)?;
+                    transaction.open_table(ACCOUNTS)?;
+                    transaction.open_table(STATE)?;
+                    transaction.open_table(EQUIVOCATIONS)?;
+                }
+                transaction.commit()?;
+                Index::empty()
+            }
+            Some(meta) => {
+                if meta.format != FORMAT.to_be_bytes() {
+                    let found =
+                        <[u8; 4]>::try_from(&meta.format[..]).map_or_else(|_| "unknown".into(), |f| u32::from_be_bytes(f).to_string());
+                    return Err(StoreError::Version { path: path.to_path_buf(), found });
+                }
+                if meta.network != wanted.as_bytes() {
+                    let found = String::from_utf8_lossy(&meta.network).into_owned();
+                    return Err(StoreError::Network { path: path.to_path_buf(), found, wanted });
+                }
+                match decode(&meta.root.into(), &profile) {
+                    Ok(Cell::Index(root)) => root,
+                    _ => return Err(damaged("its root is no index")),
+                }
+            }
+        };
+        Ok(Self { database, profile, state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0 }) })
+    }
+
+    /// The hash and the limits that the store was opened with.
+    #[must_use]
+    pub const fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held left the database's own transaction aborted; the state changes after commits only.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The value ID of the root. Peers with equal roots hold the same logs.
+    #[must_use]
+    pub fn root(&self) -> ValueId {
+        root_ref(&self.lock().root, &self.profile).id(&self.profile)
+    }
+
+    /// Counts the changes since the store was opened.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.lock().version
+    }
+
+    /// A consistent view for reading, also a source of all cells held.
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        Snapshot::new(self.database.begin_read()?, self.profile)
+    }
+
+    /// Appends operations, durably: when this returns, those that succeeded survive a crash.
+    ///
+    /// `staged` holds what they refer to. Each operation succeeds or fails for itself, in the batch's order.
+    ///
+    /// # Errors
+    /// [`StoreError`] when nothing of the batch was stored.
+    pub fn append(&self, batch: Vec<Verified>, staged: &dyn CellSource) -> Result<Vec<Result<Appended, WrongSequence>>, StoreError> {
+        let mut state = self.lock();
+        let snapshot = self.snapshot()?;
+        let (change, results) = lattice::append(&self.profile, &snapshot, staged, &state.root, batch)?;
+        if let Some(change) = change {
+            self.commit(&mut state, change, &[], true)?;
+        }
+        Ok(results)
+    }
+
+    /// Joins a foreign root, durably, as far as the cells in `staged` allow; at most `limit` of the missing ones are named.
+    ///
+    /// Call again with the same root when they're there. What's adopted on the way is valid and stays.
+    ///
+    /// # Errors
+    /// [`StoreMergeError::Invalid`] when the root is proven invalid. Valid operations adopted before stay.
+    pub fn merge(&self, theirs: &Ref, staged: &dyn CellSource, limit: usize) -> Result<Merged, StoreMergeError> {
+        let mut merged = Merged::default();
+        loop {
+            let mut state = self.lock();
+            let snapshot = self.snapshot()?;
+            let Step { change, missing, more, equivocations } =
+                lattice::merge(&self.profile, &snapshot, staged, &state.root, theirs, limit)?;
+            let stuck = change.is_none();
+            let new = if equivocations.is_empty() { Vec::new() } else { snapshot_new(&self.database, equivocations)? };
+            if let Some(change) = change {
+                merged.operations += change.accounts.iter().map(|a| a.added.len() as u64).sum::<u64>();
+                merged.accounts += change.accounts.len() as u64;
+                self.commit(&mut state, change, &new, false)?;
+            } else if !new.is_empty() {
+                self.remember(&new)?;
+            }
+            merged.equivocations.extend(new);
+            merged.missing = missing;
+            if !more || stuck {
+                return Ok(merged);
+            }
+        }
+    }
+
+    fn remember(&self, equivocations: &[Equivocation]) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write()?;
+        write_equivocations(&transaction, equivocations)?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    fn commit(&self, state: &mut State, change: Change, equivocations: &[Equivocation], own: bool) -> Result<(), StoreError> {
+        let transaction = self.database.begin_write()?;
+        {
+            let mut cells = transaction.open_table(CELLS)?;
+            for (id, encoding) in &change.cells {
+                cells.insert(id.0, &encoding[..])?;
+            }
+            let mut accounts = transaction.open_table(ACCOUNTS)?;
+            let mut entries = transaction.open_table(STATE)?;
+            let mut delta = 0i64;
+            for account in &change.accounts {
+                accounts.insert(account.account, account.log.len())?;
+                delta += account.added.len() as i64 - (account.before - account.kept) as i64;
+                if account.kept < account.before {
+                    // The rest of the old log is void: its effects go, and the kept part is played again.
+                    let (start, end) = (state_key(&account.account, &[]), account_end(&account.account));
+                    entries.retain_in(&start[..]..=&end[..], |_, _| false)?;
+                    for operation in Snapshot::over(&cells, self.profile, &account.log, account.kept)? {
+                        apply(&mut entries, &operation?)?;
+                    }
+                }
+                for operation in &account.added {
+                    apply(&mut entries, operation)?;
+                }
+            }
+            let mut meta = transaction.open_table(META)?;
+            let count = meta.get("operations")?.and_then(|v| v.value().try_into().ok()).map_or(0, u64::from_be_bytes);
+            meta.insert("operations", &count.saturating_add_signed(delta).to_be_bytes()[..])?;
+            meta.insert("root", &encode(&Cell::Index(change.root.clone()))[..])?;
+        }
+        write_equivocations(&transaction, equivocations)?;
+        transaction.commit()?;
+        state.root = change.root;
+        state.version += 1;
+        // Copied: a slice would keep the whole message alive that it came in, unaccounted.
+        let cells: Vec<_> = change.cells.iter().map(|(id, encoding)| (*id, Bytes::copy_from_slice(encoding))).collect();
+        let bytes = cells.iter().map(|(_, encoding)| encoding.len() + ValueId::LEN).sum();
+        state.recent.push_back(Recent { version: state.version, own, cells, bytes });
+        state.recent_bytes += bytes;
+        while state.recent_bytes > MAX_RECENT {
+            let Some(oldest) = state.recent.pop_front() else { break };
+            state.recent_bytes -= oldest.bytes;
+        }
+        Ok(())
+    }
+
+    /// What's new since a version, 0 for all that's remembered.
+    #[must_use]
+    pub fn belief(&self, since: u64, include: Include) -> BeliefDelta {
+        let state = self.lock();
+        let mut cells = MemoryCells::default();
+        for recent in state.recent.iter().filter(|r| r.version > since && (r.own || include == Include::All)) {
+            for (id, encoding) in &recent.cells {
+                cells.put(*id, encoding.clone());
+            }
+        }
+        let (root, version) = (root_ref(&state.root, &self.profile), state.version);
+        drop(state);
+        let cells = in_use(&root, &cells, &self.profile);
+        BeliefDelta { version, root, cells }
+    }
+
+    /// The equivocations remembered, at most [`MAX_EQUIVOCATIONS`].
+    ///
+    /// # Errors
+    /// [`StoreError::Database`].
+    pub fn equivocations(&self) -> Result<Vec<Equivocation>, StoreError> {
+        let table = self.database.begin_read()?.open_table(EQUIVOCATIONS)?;
+        let mut all = Vec::new();
+        for entry in table.iter()? {
+            let (key, value) = entry?;
+            let ((account, sequence), (kept, dropped)) = (key.value(), value.value());
+            all.push(Equivocation { account, sequence, kept: ValueId(kept), dropped: ValueId(dropped) });
+        }
+        Ok(all)
+    }
+}
+
+pub(super) fn root_ref(root: &Index, profile: &Profile) -> Ref {
+    let cell = Cell::Index(root.clone());
+    let encoding = encode(&cell);
+    if encoding.len() <= MAX_EMBEDDED { Ref::Embedded(std::sync::Arc::new(cell)) } else { Ref::Branch(profile.id(&encoding)) }
+}
+
+pub(super) fn state_key(account: &Account, key: &[u8]) -> Vec<u8> {
+    [&account[..], key].concat()
+}
+
+/// Above every key of an account: longer than any, and of 0xff.
+fn account_end(account: &Account) -> Vec<u8> {
+    state_key(account, &[0xff; super::operation::MAX_KEY + 1])
+}
+
+fn apply(state: &mut redb::Table<'_, &[u8], &[u8]>, operation: &super::operation::Operation) -> Result<(), StoreError> {
+    let key = state_key(&operation.account, &operation.key);
+    match &operation.value {
+        Some(value) => {
+            let mut bytes = Vec::new();
+            encode_ref_into(value, &mut bytes);
+            state.insert(&key[..], &bytes[..])?;
+        }
+        None => {
+            state.remove(&key[..])?;
+        }
+    }
+    Ok(())
+}
+
+/// Those that aren't remembered yet.
+fn snapshot_new(database: &Database, seen: Vec<Equivocation>) -> Result<Vec<Equivocation>, StoreError> {
+    let table = database.begin_read()?.open_table(EQUIVOCATIONS)?;
+    let mut new = BTreeSet::new();
+    for equivocation in seen {
+        if table.get((equivocation.account, equivocation.sequence))?.is_none() {
+            new.insert(equivocation);
+        }
+    }
+    Ok(new.into_iter().collect())
+}
+
+fn write_equivocations(transaction: &redb::WriteTransaction, new: &[Equivocation]) -> Result<(), StoreError> {
+    if new.is_empty() {
+        return Ok(());
+    }
+    let mut table = transaction.open_table(EQUIVOCATIONS)?;
+    for e in new {
+        if table.len()? < MAX_EQUIVOCATIONS {
+            table.insert((e.account, e.sequence), (e.kept.0, e.dropped.0))?;
+        }
+    }
+    Ok(())
+}
+
+/// What `meta` says; `None` in a new database.
+struct Meta {
+    format: Vec<u8>,
+    network: Vec<u8>,
+    root: Vec<u8>,
+}
+
+impl Meta {
+    fn read(database: &Database) -> Result<Option<Self>, StoreError> {
+        let table = match database.begin_read()?.open_table(META) {
+            Ok(table) => table,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(other) => return Err(other.into()),
+        };
+        let value = |name| Ok::<_, StorageError>(table.get(name)?.map(|v| v.value().to_vec()).unwrap_or_default());
+        Ok(Some(Self { format: value("format")?, network: value("network")?, root: value("root")? }))
+    }
+}

@@ -1,0 +1,220 @@
+//! quinn's configuration: every default that matters is set on purpose.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use peerlane_transport::{ClassTable, ConnectError, ListenError, admission::LocalPeer, identity::Identity, identity::TlsOptions, limits};
+use quinn::{
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
+    congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use crate::congestion::{Factory, Published};
+
+/// Which congestion controller a connection uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// RFC 9438, as quinn has it.
+    #[default]
+    Cubic,
+    /// Bottleneck bandwidth and round-trip propagation time, first version, as quinn has it.
+    Bbr,
+    /// RFC 9002, appendix B.
+    NewReno,
+}
+
+impl CongestionControl {
+    /// The name in records and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+            Self::NewReno => "newreno",
+        }
+    }
+
+    fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+        match self {
+            Self::Cubic => Arc::new(CubicConfig::default()),
+            Self::Bbr => Arc::new(BbrConfig::default()),
+            Self::NewReno => Arc::new(NewRenoConfig::default()),
+        }
+    }
+}
+
+/// What may be chosen of the QUIC transport. The default is the safe one.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QuicConfig {
+    /// The congestion controller.
+    pub congestion: CongestionControl,
+    /// Kernel buffers of each UDP socket in bytes, each way; what the kernel cut is logged.
+    pub socket_buffer: usize,
+    /// The most that is handed to quinn and not acknowledged, in bytes. Worst-case memory per connection.
+    pub max_in_flight: u64,
+    /// Largest UDP payload that path MTU discovery tries, in bytes.
+    pub max_mtu: u16,
+    /// Writes one qlog file per connection into this directory.
+    pub qlog: Option<PathBuf>,
+    /// Writes TLS secrets to the file named by `SSLKEYLOGFILE`.
+    pub key_log: bool,
+}
+
+impl Default for QuicConfig {
+    fn default() -> Self {
+        Self {
+            congestion: CongestionControl::default(),
+            // A burst of a 1 Gbit/s path for 16 ms, or of 64 GSO batches.
+            socket_buffer: 2 * 1024 * 1024,
+            max_in_flight: 8 * 1024 * 1024,
+            // Ethernet, less IPv6 and UDP headers.
+            max_mtu: 1452,
+            qlog: None,
+            key_log: false,
+        }
+    }
+}
+
+/// Bytes for control frames in each direction, beside the classes' windows.
+const CONTROL_WINDOW: usize = 64 * 1024;
+/// Datagrams that wait in quinn: one quantum, so that our scheduler decides about the rest.
+const DATAGRAM_BUFFER: usize = limits::QUANTUM;
+/// Datagrams received and not yet taken up.
+const DATAGRAM_RECEIVE_BUFFER: usize = 64 * 1024;
+/// quinn's own idle timeout comes after the session's, which knows why.
+const IDLE_SLACK: Duration = Duration::from_secs(5);
+/// Handshakes that wait to be accepted. Each buffers [`INCOMING_BUFFER`] bytes at most.
+const MAX_INCOMING: usize = 1024;
+/// Bytes buffered for a handshake before it's accepted.
+const INCOMING_BUFFER: u64 = 64 * 1024;
+/// The same for all of them.
+const INCOMING_BUFFER_TOTAL: u64 = 8 * 1024 * 1024;
+/// Memory of the filter that lets each address token be used once.
+const TOKEN_LOG: usize = 1024 * 1024;
+/// How long an address token of an earlier connection spares a Retry.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+fn varint(bytes: usize) -> VarInt {
+    u32::try_from(bytes).map_or(VarInt::from_u32(u32::MAX), VarInt::from_u32)
+}
+
+/// Settings of one connection.
+pub(crate) fn transport(
+    config: &QuicConfig,
+    peer: &LocalPeer,
+    published: &Arc<Published>,
+    qlog: Option<quinn::QlogStream>,
+) -> Arc<TransportConfig> {
+    let classes = &peer.terms.classes;
+    let mut transport = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(config.max_mtu);
+    let idle = IdleTimeout::try_from(peer.terms.limits.idle_timeout + IDLE_SLACK).ok();
+    transport
+        // One control stream, opened by the dialer; a large message more than agreed is a violation that we want to see.
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(varint(classes.lanes_total()))
+        // Credit is the session's: a stream's window is the largest lane's, and all lanes' together fit the connection's.
+        .stream_receive_window(varint(largest_window(classes)))
+        .receive_window(varint(classes.window_total() + CONTROL_WINDOW))
+        // Follows the congestion window from the first write on: `budget`.
+        .send_window(limits::QUANTUM as u64)
+        // Round robin among streams of one priority. Off, one stream can starve the rest.
+        .send_fairness(true)
+        .max_idle_timeout(idle)
+        // Liveness is the session's: quinn's keepalive re-arms only on receipt, and its probes double without bound.
+        .keep_alive_interval(None)
+        // RFC 9002: 333 ms before the first sample, 3 packets or 9/8 of a round trip to declare a loss.
+        .initial_rtt(Duration::from_millis(333))
+        .packet_threshold(3)
+        .time_threshold(9.0 / 8.0)
+        .persistent_congestion_threshold(3)
+        // RFC 9000, section 14: every QUIC path carries 1,200 bytes; more is found by probing.
+        .initial_mtu(1200)
+        .min_mtu(1200)
+        .mtu_discovery_config(Some(mtu))
+        .pad_to_mtu(false)
+        // The receiver acknowledges every second packet, as RFC 9000, section 13.2.2, recommends.
+        .ack_frequency_config(None)
+        .crypto_buffer_size(16 * 1024)
+        .allow_spin(true)
+        .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .congestion_controller_factory(Arc::new(Factory { inner: config.congestion.factory(), published: published.clone() }))
+        .enable_segmentation_offload(true)
+        .qlog_stream(qlog);
+    Arc::new(transport)
+}
+
+fn largest_window(classes: &ClassTable) -> usize {
+    // A stream's first byte names its lane and isn't counted by the session's credit.
+    1 + classes.iter().map(|(_, class)| class.window.max(class.large_window)).max().unwrap_or(0)
+}
+
+/// The keys of an endpoint, derived from the identity's secret: the same after a restart.
+pub(crate) struct EndpointKeys {
+    reset: [u8; 32],
+    token: [u8; 32],
+    connection_id: u64,
+}
+
+impl EndpointKeys {
+    pub(crate) fn new(identity: &Identity) -> Self {
+        let secret = |context: &str| *identity.derive_secret(context);
+        let id = secret("peerlane/1 quic connection id");
+        Self {
+            reset: secret("peerlane/1 quic stateless reset"),
+            token: secret("peerlane/1 quic address token"),
+            connection_id: id.iter().take(8).fold(0, |id, byte| id << 8 | u64::from(*byte)),
+        }
+    }
+
+    pub(crate) fn endpoint(&self) -> EndpointConfig {
+        use aws_lc_rs::hmac;
+        let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &self.reset)));
+        let key = self.connection_id;
+        endpoint
+            // Keyed: after a restart our own connection IDs of before are recognised, else no reset would be sent for them.
+            .cid_generator(move || Box::new(quinn_proto::HashedConnectionIdGenerator::from_key(key)))
+            .supported_versions(vec![quinn_proto::DEFAULT_SUPPORTED_VERSIONS[0]])
+            .grease_quic_bit(true)
+            // A reset answers a packet; 20 ms keeps two endpoints from answering each other for ever.
+            .min_reset_interval(Duration::from_millis(20));
+        endpoint
+    }
+
+    fn token(&self) -> aws_lc_rs::hkdf::Prk {
+        aws_lc_rs::hkdf::Salt::new(aws_lc_rs::hkdf::HKDF_SHA256, &[]).extract(&self.token)
+    }
+}
+
+/// What a listener accepts with.
+pub(crate) fn server(peer: &LocalPeer, config: &QuicConfig, keys: &EndpointKeys) -> Result<quinn::ServerConfig, ListenError> {
+    let tls = peer.tls.server_config(&tls_options(config)).map_err(|error| ListenError::Config(error.to_string()))?;
+    let crypto = QuicServerConfig::try_from(tls).map_err(|error| ListenError::Config(error.to_string()))?;
+    let mut server = quinn::ServerConfig::new(Arc::new(crypto), Arc::new(keys.token()));
+    let mut tokens = quinn::ValidationTokenConfig::default();
+    tokens.sent(2).lifetime(TOKEN_LIFETIME).log(Arc::new(quinn::BloomTokenLog::new_expected_items(TOKEN_LOG, 100_000)));
+    server
+        .migration(true)
+        .retry_token_lifetime(Duration::from_secs(15))
+        .validation_token_config(tokens)
+        .max_incoming(MAX_INCOMING)
+        .incoming_buffer_size(INCOMING_BUFFER)
+        .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+    Ok(server)
+}
+
+/// What a dialer dials with.
+pub(crate) fn client(peer: &LocalPeer, config: &QuicConfig) -> Result<Arc<QuicClientConfig>, ConnectError> {
+    let tls = peer.tls.client_config(&tls_options(config))?;
+    let crypto = QuicClientConfig::try_from(tls).map_err(|error| ConnectError::Config(error.to_string()))?;
+    Ok(Arc::new(crypto))
+}
+
+fn tls_options(config: &QuicConfig) -> TlsOptions {
+    let mut options = TlsOptions::default();
+    options.key_log = config.key_log;
+    options
+}

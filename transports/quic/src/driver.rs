@@ -1,0 +1,223 @@
+//! Drives a session over a QUIC connection: one task writes what the scheduler lets go, one watches the connection and
+//! reads control frames and datagrams, and each of the other side's streams has a reader.
+
+use std::{
+    future::Future,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use peerlane_transport::{
+    CloseCode, ClosedBy, Control, Delivery, Session,
+    class::{DatagramState, Outgoing},
+    limits,
+};
+use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
+use tokio::task::JoinSet;
+
+use crate::{
+    budget::{Budget, Claim},
+    error::{close_number, closed},
+    lanes::{self, CONTROL_PRIORITY, SendLanes, Wrote},
+};
+
+/// A connection after handshake and hello.
+pub(crate) struct Established {
+    pub(crate) connection: Connection,
+    pub(crate) control: (SendStream, RecvStream),
+    /// Control bytes that came with the hello.
+    pub(crate) early: BytesMut,
+    pub(crate) budget: Budget,
+}
+
+/// Drives the session until the connection is over.
+pub(crate) async fn drive(established: Established, session: Arc<Session>) {
+    let Established { connection, control: (send, receive), early, budget } = established;
+    let _ = send.set_priority(CONTROL_PRIORITY);
+    let datagrams = session.table().iter().any(|(_, class)| class.delivery == Delivery::Datagram);
+    let mut writer = Writer {
+        lanes: SendLanes::new(connection.clone(), session.table().clone()),
+        connection: connection.clone(),
+        control: send,
+        waiting: Bytes::new(),
+        budget,
+        datagrams,
+        datagram: None,
+    };
+    let mut tasks = JoinSet::new();
+    let for_writer = session.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            biased;
+            () = for_writer.over().cancelled() => {}
+            () = std::future::poll_fn(|cx| writer.poll(cx, &for_writer)) => {}
+        }
+    });
+    if datagrams {
+        tasks.spawn(read_datagrams(connection.clone(), session.clone()));
+    }
+    tasks.spawn(accept_lanes(connection.clone(), session.clone()));
+    tasks.spawn(read_control(receive, early, session.clone()));
+
+    tokio::select! {
+        biased;
+        error = connection.closed() => session.end(closed(&error)),
+        () = session.over().cancelled() => {}
+    }
+    if let Some(why) = session.closed() {
+        // One that ended otherwise is beyond words; quinn ignores the call then.
+        let code = if why.by == ClosedBy::Local { why.code } else { CloseCode::Done };
+        connection.close(close_number(code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
+    }
+    tasks.shutdown().await;
+}
+
+async fn accept_lanes(connection: Connection, session: Arc<Session>) {
+    let mut readers = JoinSet::new();
+    loop {
+        // Bounded by quinn's stream limit, which is the lanes agreed: a stream counts until it's read to its end.
+        tokio::select! {
+            biased;
+            () = session.over().cancelled() => break,
+            Some(_) = readers.join_next(), if !readers.is_empty() => {}
+            stream = connection.accept_uni() => match stream {
+                Ok(stream) => {
+                    readers.spawn(lanes::receive(session.clone(), stream));
+                }
+                Err(_) => break,
+            },
+        }
+    }
+    readers.shutdown().await;
+}
+
+async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<Session>) {
+    loop {
+        loop {
+            match Control::decode(&mut input) {
+                Ok(Some(frame)) => {
+                    if session.on_control(frame).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(bad) => {
+                    session.violation(CloseCode::Protocol, bad.to_string());
+                    return;
+                }
+            }
+        }
+        // Bounded: what is left is less than one frame, whose length is bounded, and a chunk is at most a packet's.
+        match stream.read_chunk(limits::MAX_CONTROL_FRAME, true).await {
+            Ok(Some(chunk)) => input.extend_from_slice(&chunk.bytes),
+            Ok(None) => {
+                session.violation(CloseCode::Protocol, "the end of the control stream");
+                return;
+            }
+            Err(quinn::ReadError::ConnectionLost(error)) => return session.end(closed(&error)),
+            Err(error) => {
+                session.violation(CloseCode::Protocol, format!("the control stream was cut off: {error}"));
+                return;
+            }
+        }
+    }
+}
+
+async fn read_datagrams(connection: Connection, session: Arc<Session>) {
+    while let Ok(datagram) = connection.read_datagram().await {
+        let verdict = match datagram.split_first() {
+            Some((class, message)) => session.on_datagram(*class, message),
+            None => Err(session.violation(CloseCode::Protocol, "an empty datagram")),
+        };
+        if verdict.is_err() {
+            return;
+        }
+    }
+}
+
+type SendingDatagram = Pin<Box<dyn Future<Output = Result<(), SendDatagramError>> + Send>>;
+
+/// The one task that hands bytes to quinn. Because there's one, quinn's order of waking blocked writers doesn't matter:
+/// whatever woke it, it asks the scheduler.
+struct Writer {
+    connection: Connection,
+    control: SendStream,
+    /// Control frames, encoded and not yet taken by quinn.
+    waiting: Bytes,
+    lanes: SendLanes,
+    budget: Budget,
+    /// Some class has datagrams.
+    datagrams: bool,
+    /// A datagram that waits for room in quinn.
+    datagram: Option<SendingDatagram>,
+}
+
+impl Writer {
+    /// Ready when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
+        let outbox = session.outbox();
+        outbox.unblock();
+        loop {
+            while !self.waiting.is_empty() {
+                self.claim(Claim::Urgent);
+                match pin!(self.control.write_chunks(std::slice::from_mut(&mut self.waiting))).poll(cx) {
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            let datagrams = self.datagram_state(cx);
+            if !self.waiting.is_empty() {
+                // Control goes first. It has a budget of its own, so only a peer that doesn't read it gets here.
+                outbox.register(cx.waker());
+                return Poll::Pending;
+            }
+            outbox.register(cx.waker());
+            match outbox.next(limits::QUANTUM, datagrams) {
+                Some(Outgoing::Control(frames)) => self.waiting = frames,
+                Some(Outgoing::Segment(segment)) => {
+                    self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });
+                    match self.lanes.poll_write(cx, segment) {
+                        Wrote::All => {}
+                        Wrote::Part(rest) => outbox.give_back(rest),
+                        Wrote::Over => return Poll::Ready(()),
+                    }
+                }
+                Some(Outgoing::Datagram { class, message }) => {
+                    let mut datagram = BytesMut::with_capacity(1 + message.len());
+                    datagram.put_u8(class.0);
+                    datagram.put_slice(&message);
+                    let (connection, datagram) = (self.connection.clone(), datagram.freeze());
+                    self.datagram = Some(Box::pin(async move { connection.send_datagram_wait(datagram).await }));
+                }
+                Some(_) => {}
+                None => return Poll::Pending,
+            }
+        }
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        let connection = &self.connection;
+        if let Some(window) = self.budget.change(claim, || connection.rtt()) {
+            connection.set_send_window(window);
+        }
+    }
+
+    fn datagram_state(&mut self, cx: &mut Context<'_>) -> DatagramState {
+        if !self.datagrams {
+            return DatagramState::None;
+        }
+        // A datagram that has become too large for a changed path, or a connection that's over: it's lost, as datagrams may be.
+        if self.datagram.as_mut().is_some_and(|sending| sending.as_mut().poll(cx).is_ready()) {
+            self.datagram = None;
+        }
+        // One byte names the class.
+        match (self.connection.max_datagram_size(), &self.datagram) {
+            (Some(limit), None) => DatagramState::Ready(limit.saturating_sub(1)),
+            (Some(limit), Some(_)) => DatagramState::Busy(limit.saturating_sub(1)),
+            (None, _) => DatagramState::None,
+        }
+    }
+}
