@@ -1,7 +1,12 @@
 //! Two sessions over an in-memory byte stream: what every transport builds on, without any transport.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use peerlane_transport::{
@@ -10,14 +15,14 @@ use peerlane_transport::{
     framing,
     identity::Remote,
 };
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 const QUERY: ClassId = ClassId(1);
 const TRANSACT: ClassId = ClassId(2);
 const DATA: ClassId = ClassId(3);
 const BELIEF: ClassId = ClassId(4);
 
-fn side(io: DuplexStream, dialed: bool, terms: &Terms) -> Connection {
+fn side(io: impl AsyncRead + AsyncWrite + Send + 'static, dialed: bool, terms: &Terms) -> Connection {
     let info = SessionInfo {
         transport: "duplex",
         dialed,
@@ -308,4 +313,68 @@ async fn more_bytes_than_credit_close_the_connection() {
     let _ = tokio::io::AsyncWriteExt::write_all(&mut raw, &flood).await;
     let closed = connection.closed().await;
     assert_eq!((closed.by, closed.code), (ClosedBy::Local, CloseCode::FlowControl), "{closed}");
+}
+
+/// Takes all that's written, and passes it on only when it's told to.
+#[derive(Clone, Default)]
+struct Hoarder(Arc<std::sync::Mutex<Hoard>>);
+
+#[derive(Default)]
+struct Hoard {
+    written: Vec<u8>,
+    open: bool,
+    waker: Option<std::task::Waker>,
+}
+
+impl tokio::io::AsyncRead for Hoarder {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut tokio::io::ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl tokio::io::AsyncWrite for Hoarder {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.lock().unwrap().written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut hoard = self.0.lock().unwrap();
+        if hoard.written.is_empty() || hoard.open {
+            return Poll::Ready(Ok(()));
+        }
+        hoard.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a stream holds back can't be overtaken: nothing is chosen until it has passed on what it has.
+#[tokio::test]
+async fn an_urgent_message_waits_behind_one_frame_at_most() {
+    let hoarder = Hoarder::default();
+    let connection = side(hoarder.clone(), true, &Terms::new("test").unwrap());
+    for _ in 0..10 {
+        connection.send(BELIEF, pattern(65_536, 1)).await.unwrap();
+    }
+    while hoarder.0.lock().unwrap().waker.is_none() {
+        tokio::task::yield_now().await;
+    }
+    connection.send(QUERY, pattern(100, 2)).await.unwrap();
+    tokio::task::yield_now().await;
+    let first = hoarder.0.lock().unwrap().written.clone();
+    assert!((1..=16 * 1024).contains(&first.len()) && first[0] == 0x40, "{} bytes of lane {:#x}", first.len(), first[0]);
+    let waker = {
+        let mut hoard = hoarder.0.lock().unwrap();
+        hoard.open = true;
+        hoard.waker.take().unwrap()
+    };
+    waker.wake();
+    while hoarder.0.lock().unwrap().written.len() == first.len() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(hoarder.0.lock().unwrap().written[first.len()], 0x10, "QUERY's lane comes next");
 }

@@ -133,11 +133,9 @@ async fn main() -> Result<()> {
     }
     const MIB: usize = 1 << 20;
     println!("{:<18} {:>12} {:>12} {:>8}", "one way", "plain MB/s", "ours MB/s", "ratio");
-    for (name, size, write, total) in [
-        ("64 KiB", 64 * 1024, 64 * 1024, 256 * MIB),
-        ("256 B one by one", 256, 256, 16 * MIB),
-        ("256 B batched", 256, 16 * 1024, 64 * MIB),
-    ] {
+    for (name, size, write, total) in
+        [("64 KiB", 64 * 1024, 64 * 1024, 256 * MIB), ("256 B one by one", 256, 256, 16 * MIB), ("256 B batched", 256, 16 * 1024, 64 * MIB)]
+    {
         let (mut theirs, mut own, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..pairs {
             let (x, y) = (plain(write, total).await?, ours(size, total).await?);

@@ -540,3 +540,78 @@ impl Taken {
         self.waited_max = self.waited_max.max(waited);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::class::table::Urgency;
+
+    fn queue() -> ClassQueue {
+        ClassQueue::new(&TrafficClass { window: 1 << 20, ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any) })
+    }
+
+    #[test]
+    fn a_piece_holds_the_end_of_one_message_and_the_beginning_of_the_next() {
+        let now = Instant::now();
+        let mut queue = queue();
+        let sizes = [65_536, 10, 5_000, 0, 2_000, 65_536, 1];
+        for size in sizes {
+            queue.push(Bytes::from(vec![size as u8; size]), None, now);
+        }
+        let (mut pieces, mut bytes, mut released, mut messages) = (Vec::new(), Vec::new(), 0, 0);
+        while queue.waiting() {
+            let slot = queue.ready_lane().unwrap();
+            let taken = queue.take(slot, 16_000, now);
+            pieces.push(taken.bytes);
+            bytes.extend(taken.chunks.concat());
+            released += taken.released;
+            messages += taken.messages;
+            // The budget comes back as the bytes leave, not before and not long after.
+            assert!(released <= bytes.len() + sizes.len() * limits::ENTRY_OVERHEAD && released + 16_000 >= bytes.len());
+        }
+        let (last, full) = pieces.split_last().unwrap();
+        assert!(full.iter().all(|len| *len == 16_000) && *last > 0, "{pieces:?}");
+        assert_eq!(released, sizes.iter().map(|size| cost(*size)).sum::<usize>());
+        assert_eq!(messages, sizes.len() as u64);
+        let mut expected = Vec::new();
+        for size in sizes {
+            Record::Whole(size as u64).encode(&mut expected);
+            expected.extend(vec![size as u8; size]);
+        }
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn a_large_messages_lane_ends_with_its_message() {
+        let now = Instant::now();
+        let mut queue = queue();
+        queue.push(Bytes::from(vec![1; 70_000]), None, now);
+        queue.push(Bytes::from(vec![2; 70_000]), None, now);
+        let mut ended = Vec::new();
+        while let Some(slot) = queue.ready_lane() {
+            let taken = queue.take(slot, 100_000, now);
+            assert_eq!((taken.bytes, taken.fin), (70_004, true));
+            ended.push(slot);
+        }
+        assert_eq!(ended, [1, 2]);
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_again_and_frees_no_budget_twice() {
+        let now = Instant::now();
+        let mut queue = queue();
+        queue.push(Bytes::from(vec![1; 5_000]), None, now);
+        queue.push(Bytes::from(vec![2; 5_000]), None, now);
+        let first = queue.take(0, 8_000, now);
+        let mut released = first.released;
+        let whole = first.chunks.concat();
+        queue.give_back(0, vec![Bytes::copy_from_slice(&whole[3_000..])], false);
+        let rest = queue.take(0, 16_000, now);
+        released += rest.released;
+        assert_eq!(released, 2 * cost(5_000));
+        assert_eq!(rest.chunks.concat()[..5_000], whole[3_000..]);
+        assert_eq!(3_000 + rest.bytes, 2 * 5_004);
+        assert!(!queue.waiting());
+    }
+}

@@ -90,21 +90,15 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std:
     let (outbox, over) = (session.outbox(), session.over());
     let mut frame = BytesMut::with_capacity(limits::QUANTUM + HEAD);
     loop {
-        let next = match outbox.next(PAYLOAD, DatagramState::None) {
-            Some(next) => next,
-            None => {
-                // Nothing waits: now the byte stream may take its time to pass on what it has.
-                tokio::select! {
-                    biased;
-                    flushed = output.flush() => flushed?,
-                    () = over.cancelled() => return last_words(output, session, frame).await,
-                }
-                tokio::select! {
-                    biased;
-                    next = outbox.ready(PAYLOAD, DatagramState::None) => next,
-                    () = over.cancelled() => return last_words(output, session, frame).await,
-                }
-            }
+        // What is chosen can't be overtaken any more. So nothing is, until the byte stream has passed on what it has.
+        let next = async {
+            output.flush().await?;
+            Ok::<_, std::io::Error>(outbox.ready(PAYLOAD, DatagramState::None).await)
+        };
+        let next = tokio::select! {
+            biased;
+            next = next => next?,
+            () = over.cancelled() => return last_words(output, session, frame).await,
         };
         match next {
             Outgoing::Control(control) => control.chunks(PAYLOAD).for_each(|piece| put(&mut frame, CONTROL, &[piece])),
