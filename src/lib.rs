@@ -1,7 +1,25 @@
 //! Peers exchange typed messages over TCP or QUIC, and one class of traffic never delays another.
+//!
+//! From the top down:
+//!
+//! * [`peer`] is the reference peer: a lattice of per-account signed logs in an embedded store, its answers and its gossip.
+//! * [`node`] is the message layer: [`node::Node`] carries a [`protocol::Protocol`]'s messages over whichever transport
+//!   there is, one logical connection per peer.
+//! * [`cad015`] is the first protocol: Convex peer messages; [`cell`] are the values in them.
+//! * [`transport`] has the transport trait, identity, classes and limits; [`quic`] and [`tcp`] are the two transports.
+//!
+//! Arrows run one way: `transport <- quic | tcp <- node <- cad015 <- peer <- cli`.
 
+#[cfg(feature = "cli")]
+pub mod bench;
 pub mod cad015;
 pub mod cell;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod node;
 pub mod peer;
 pub mod protocol;
+
+pub use peerlane_quic as quic;
+pub use peerlane_tcp as tcp;
+pub use peerlane_transport as transport;

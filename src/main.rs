@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! The `peerlane` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerlane::cli::main()
+}

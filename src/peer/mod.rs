@@ -4,11 +4,14 @@
 //! * `lattice`: the logs of all accounts and how two lattices join.
 //! * `belief`: what a peer tells others that it holds.
 //! * `store`, `snapshot`: on disk, and reading it.
+//! * `gossip`: how lattices spread; `handler`: all of it as a handler of a node.
 //! * `service`: what it answers to requests.
 //! * `form`: what a QUERY asks and its RESULT says.
 
 mod belief;
 mod form;
+mod gossip;
+mod handler;
 mod lattice;
 mod operation;
 mod service;
@@ -17,6 +20,8 @@ mod store;
 
 pub use belief::{Belief, BeliefDelta, BeliefError, MAX_BELIEF, MAX_PARTS};
 pub use form::{Answer, FormError, MAX_PAGE, MAX_PAGE_BYTES, Query};
+pub use gossip::{GATHER, Gossip, GossipCounters, REPEAT};
+pub use handler::PeerHandler;
 pub use lattice::{AccountChange, Appended, Change, Equivocation, MERGE_STEP, MergeError, Step, WrongSequence, append, log_of, merge};
 pub use operation::{Account, Edit, MAX_KEY, MAX_VALUE, Operation, OperationError, Verified};
 pub use service::{MAX_DATA, STATUS_AGE, Service, Status, read_outcome};

@@ -21,7 +21,12 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
+use futures_util::{
+    StreamExt,
+    future::{BoxFuture, FusedFuture as _, FutureExt as _},
+    stream::FuturesUnordered,
+    task::AtomicWaker,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Control, LaneSource, Session};
@@ -54,7 +59,8 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
         let reading = async {
             let closed = read(&mut input, &session, early).await;
             session.end(closed);
-        };
+        }
+        .fuse();
         tokio::pin!(reading);
         // The reader goes on while the writer says its last words, and the other way round.
         let written = tokio::select! {
@@ -64,7 +70,9 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
         };
         if let Err(error) = written {
             // Writing fails first when the other side has closed; its reason stands before that in what is still to be read.
-            let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+            if !reading.is_terminated() {
+                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+            }
             session.end(Closed::transport(CloseCode::Lost, error.to_string()));
         }
     }

@@ -59,6 +59,12 @@ impl Identity {
         self.key.sign(&in_context(context, message)).to_bytes()
     }
 
+    /// The key itself, for signatures whose form is fixed elsewhere (cells). It's the secret: don't pass it on.
+    #[must_use]
+    pub fn signing_key(&self) -> &SigningKey {
+        &self.key
+    }
+
     /// A secret of 32 bytes that depends on the *secret* seed and on `context`, the same after every restart.
     ///
     /// For keys that a restarted peer must have again: the stateless-reset key, the address-token key, the

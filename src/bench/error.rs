@@ -1,0 +1,63 @@
+//! What can end a benchmark.
+
+use std::path::PathBuf;
+
+use peerlane_transport::{ConnectError, ListenError, SendError, identity::IdentityError};
+use thiserror::Error;
+
+/// Why there's no measurement.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum BenchError {
+    /// The plan can't be run; nothing was started.
+    #[error("{what}")]
+    Plan {
+        /// What is wrong, and what is permitted.
+        what: String,
+    },
+    /// The records' file couldn't be written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The records couldn't be written to standard output.
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
+    /// An end couldn't be built on this machine.
+    #[error("the {end} of {variant}: {source}")]
+    Lab {
+        /// Which end.
+        end: &'static str,
+        /// The transport's name.
+        variant: &'static str,
+        /// Why.
+        source: LabError,
+    },
+}
+
+/// Why an end couldn't be built.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum LabError {
+    /// A thread, runtime or timer was refused by the system.
+    #[error("the system refused a thread, runtime or timer: {0}")]
+    System(#[from] std::io::Error),
+    /// Its keys.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Listening.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Dialing, or the handshake.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A message was refused.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The other end failed first, and says why itself.
+    #[error("the other end failed")]
+    OtherEnd,
+}

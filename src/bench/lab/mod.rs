@@ -1,0 +1,27 @@
+//! Where a case is measured: both ends and the path between them.
+
+mod loopback;
+
+pub use loopback::Loopback;
+use tokio_util::sync::CancellationToken;
+
+use super::{BenchError, Case, Measurement};
+
+/// Builds two ends and the path between them, applies a case's load, and takes everything down again.
+pub trait Lab {
+    /// The name in records: those of different labs never share a table.
+    fn name(&self) -> &'static str;
+
+    /// The name of the path's impairment.
+    fn profile(&self) -> &str;
+
+    /// What shares which thread or process: the one's work is the other's delay.
+    fn threads(&self) -> &'static str;
+
+    /// Measures one case, on a connection of its own. `stop` ends it early: what was measured then is incomplete.
+    ///
+    /// # Errors
+    /// [`BenchError::Lab`] if an end can't be built or a message is refused. A connection that ends by itself is a
+    /// measurement that says so.
+    fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError>;
+}

@@ -1,0 +1,227 @@
+//! The end that asks, and floods.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use peerlane_transport::{ClassId, ClassTable, Connection, Inbound, SendError};
+use tokio::time::sleep_until;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    answer::{Taken, class},
+    message::{self, Tag},
+    schedule,
+    timer::Timer,
+};
+use crate::bench::{Case, End, Flood, Measurement, Workload, error::LabError, measurement::Times};
+
+/// After an interruption answers are waited for so long.
+const INTERRUPTED_GRACE: Duration = Duration::from_millis(250);
+
+/// How the load ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Over {
+    /// All of it was applied.
+    Applied,
+    /// `stop` was cancelled.
+    Stopped,
+    /// The connection ended.
+    Lost,
+}
+
+/// How long answers are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Until the connection is over.
+    Over,
+    /// Until every query that was sent has its answer.
+    AllAnswered,
+}
+
+/// Applies a case's load to a connection whose other end [`answer`](super::answer())s. Both ends' paths are the lab's to fill in.
+///
+/// # Errors
+/// A message that's refused while the connection lives; a timer that the system refuses.
+///
+/// # Cancel safety
+/// If the future is dropped, the flood ends and nothing is known.
+pub(crate) async fn apply(connection: &Connection, case: &Case, taken: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
+    let work = &case.workload;
+    let queries = Queries::new(connection, work, case.seed)?;
+    let _flood = match case.flood {
+        Flood::None => None,
+        Flood::Full => {
+            let (belief, message) = (class(connection, ClassTable::BELIEF)?, message::message(Tag::Belief, 0, work.belief_bytes));
+            Some(AbortOnDropHandle::new(tokio::spawn(flood(connection.clone(), belief, message))))
+        }
+    };
+
+    let began = Cell::new(None);
+    let edges = async {
+        sleep_until((queries.start + work.warm_up).into()).await;
+        began.set(Some((Instant::now(), taken.belief_bytes())));
+        sleep_until((queries.start + work.warm_up + work.duration).into()).await;
+    };
+    let over = tokio::select! {
+        biased;
+        () = queries.receive(Until::Over) => Over::Lost,
+        asked = async { tokio::join!(queries.ask(), edges).0 } => asked.map(|()| Over::Applied)?,
+        () = stop.cancelled() => Over::Stopped,
+    };
+    let ended = Instant::now();
+    let (belief_bytes, window) =
+        began.get().map_or((0, Duration::ZERO), |(at, bytes)| (taken.belief_bytes() - bytes, ended.saturating_duration_since(at)));
+
+    // The last answers, under the same flood.
+    let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
+    let all = tokio::select! {
+        biased;
+        () = queries.receive(Until::AllAnswered) => connection.close_reason().is_none(),
+        () = tokio::time::sleep(grace) => true,
+        () = stop.cancelled(), if over == Over::Applied => false,
+    };
+    let (latency, unfinished, lateness) = queries.sum_up(ended)?;
+    Ok(Measurement {
+        latency,
+        unfinished,
+        lateness,
+        belief_bytes,
+        window,
+        complete: over == Over::Applied && all,
+        failure: connection.close_reason().map(|closed| closed.to_string()),
+        client: End::default(),
+        server: End::default(),
+    })
+}
+
+/// Sends a message over and over, as fast as its class permits, until the connection is over.
+async fn flood(connection: Connection, class: ClassId, message: Bytes) {
+    while connection.send(class, message.clone()).await.is_ok() {}
+}
+
+/// One run's queries: when they're due, and what became of them. An ID is an index into the schedule.
+struct Queries<'a> {
+    connection: &'a Connection,
+    class: ClassId,
+    work: &'a Workload,
+    timer: Timer,
+    start: Instant,
+    /// From `start` on.
+    due: Vec<Duration>,
+    progress: RefCell<Progress>,
+}
+
+struct Progress {
+    /// From due to answered.
+    answered: Vec<Option<Duration>>,
+    /// Queries sent and not answered.
+    open: usize,
+    lateness: Times,
+}
+
+impl<'a> Queries<'a> {
+    fn new(connection: &'a Connection, work: &'a Workload, seed: u64) -> Result<Self, LabError> {
+        let due = schedule::poisson(work.rate, work.warm_up.saturating_add(work.duration), seed);
+        let progress = Progress { answered: vec![None; due.len()], open: 0, lateness: Times::new()? };
+        let (class, timer) = (class(connection, ClassTable::QUERY)?, Timer::new()?);
+        Ok(Self { connection, class, work, timer, start: Instant::now(), due, progress: RefCell::new(progress) })
+    }
+
+    /// Sends each query at its time, or as soon after as `send` takes it.
+    async fn ask(&self) -> Result<(), LabError> {
+        let mut free = self.start;
+        for (id, due) in self.due.iter().enumerate() {
+            let due = self.start + *due;
+            self.timer.until(due).await?;
+            let late = Instant::now().saturating_duration_since(due.max(free));
+            {
+                let mut progress = self.progress.borrow_mut();
+                progress.open += 1;
+                if due >= self.start + self.work.warm_up {
+                    progress.lateness.record(late);
+                }
+            }
+            let query = message::message(Tag::Query, id as u64, self.work.query_bytes);
+            match self.connection.send(self.class, query).await {
+                Ok(()) => free = Instant::now(),
+                // Whoever receives learns of it, too, and says so.
+                Err(SendError::Closed(_)) => std::future::pending().await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes answers, until the connection is over at the latest.
+    async fn receive(&self, until: Until) {
+        while until == Until::Over || self.progress.borrow().open > 0 {
+            let Ok(inbound) = self.connection.recv(self.class).await else { return };
+            let now = Instant::now();
+            let Inbound::Whole(answer) = inbound else { continue };
+            let id = message::id(Tag::Result, &answer).and_then(|id| usize::try_from(id).ok());
+            let mut progress = self.progress.borrow_mut();
+            let Some((id, due)) = id.and_then(|id| Some((id, self.due.get(id)?))) else { continue };
+            if progress.answered[id].replace(now.saturating_duration_since(self.start + *due)).is_none() {
+                progress.open = progress.open.saturating_sub(1);
+            }
+        }
+    }
+
+    /// The latencies of all queries due after the warm-up and before `ended`, the number of those without an answer,
+    /// and the generator's lateness.
+    fn sum_up(self, ended: Instant) -> Result<(Times, u64, Times), LabError> {
+        let progress = self.progress.into_inner();
+        let counted = self.due.iter().zip(progress.answered).filter(|(due, _)| **due >= self.work.warm_up && self.start + **due < ended);
+        let (latency, unfinished) = latencies(counted, self.start.elapsed())?;
+        Ok((latency, unfinished, progress.lateness))
+    }
+}
+
+/// Sums queries up: when each was due and how long its answer took. One without counts with the time from when it was
+/// due until `waited_until`, on the same clock, or with the longest answer's time if that's more.
+fn latencies<'a>(
+    queries: impl Iterator<Item = (&'a Duration, Option<Duration>)>,
+    waited_until: Duration,
+) -> Result<(Times, u64), LabError> {
+    let (mut times, mut worst, mut without) = (Times::new()?, Duration::ZERO, Vec::new());
+    for (due, answered) in queries {
+        match answered {
+            Some(latency) => {
+                times.record(latency);
+                worst = worst.max(latency);
+            }
+            None => without.push(waited_until.saturating_sub(*due)),
+        }
+    }
+    without.iter().for_each(|waited| times.record(worst.max(*waited)));
+    Ok((times, without.len() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_query_without_an_answer_counts_as_the_worst() {
+        let due = [10 * MS, 20 * MS, 30 * MS];
+        // Waited for 100 ms and 80 ms: the longest answer took 90.
+        let (times, unfinished) = latencies(due.iter().zip([None, Some(90 * MS), None]), 110 * MS).unwrap();
+        assert_eq!((times.count(), unfinished), (3, 2));
+        let max = times.max().unwrap();
+        assert!((100_000.0..100_100.0).contains(&max), "{max}");
+        let least = times.quantile(0.0).unwrap();
+        assert!((89_900.0..90_100.0).contains(&least), "{least}");
+    }
+
+    #[test]
+    fn nothing_measured_is_no_time_rather_than_zero() {
+        let (times, unfinished) = latencies(std::iter::empty(), MS).unwrap();
+        assert_eq!((times.count(), unfinished, times.max(), times.mean()), (0, 0, None, None));
+    }
+}

@@ -1,0 +1,13 @@
+//! The load itself, over any connection: queries in an open loop, floods, and the end that answers and takes.
+//!
+//! Nothing here knows a lab: an end in another process or behind an emulated link runs the same code.
+
+mod answer;
+mod ask;
+mod message;
+mod schedule;
+mod timer;
+
+pub(super) use answer::{Taken, answer};
+pub(super) use ask::apply;
+pub(super) use message::HEAD;

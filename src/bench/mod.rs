@@ -1,0 +1,43 @@
+//! Measures what the product promises: the latency of one class while another is flooded.
+//!
+//! A [`Plan`] is a matrix of [`Case`]s: transports, with and without a flood, over several runs that interleave, so
+//! that what else the machine does falls on all of them. [`run`] takes each case to a [`Lab`], which builds both ends
+//! and the path between them, and makes one [`Record`] of each; [`report`] pools runs into a table.
+//!
+//! # How it's measured
+//! * *Open loop*: queries leave at times drawn beforehand (Poisson, seeded), whatever became of the earlier ones, and
+//!   latency counts from the **scheduled** time. A stall is paid for by every query that it meets, not by one
+//!   (coordinated omission). How late the generator itself was stands in each record.
+//! * *Nothing is forgotten*: a query without an answer counts as the worst of its run.
+//! * *Warm-up is excluded*: handshake, slow start, the first allocations.
+//! * *Same work for all*: cases of one run share their schedule, to the nanosecond.
+//! * A record names the congestion control and the socket buffers of both ends, as read back, and the build.
+//!
+//! # Provided
+//! The loopback lab (real time, this machine's kernel, no impairment); the query workload with and without a flood.
+//!
+//! # Not provided
+//! Impaired links: the labs to come implement [`Lab`]. Numbers of a debug build or of a busy machine mean little;
+//! both are named in the record.
+
+mod environment;
+mod error;
+mod lab;
+mod load;
+mod measurement;
+mod plan;
+mod record;
+pub mod report;
+mod runner;
+#[cfg(test)]
+mod tests;
+mod variant;
+
+pub use environment::Environment;
+pub use error::BenchError;
+pub use lab::{Lab, Loopback};
+pub use measurement::{End, Measurement};
+pub use plan::{Case, Flood, Plan, Workload};
+pub use record::{EndRecord, Record};
+pub use runner::{Event, Outcome, run};
+pub use variant::Variant;

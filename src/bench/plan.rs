@@ -1,0 +1,205 @@
+//! What is to be measured: the matrix, and one cell of it.
+
+use std::{fmt, time::Duration};
+
+use peerlane_transport::{ClassTable, limits};
+
+use super::{BenchError, Variant};
+
+/// Queries of one run whose schedule is held in memory. Count; 24 bytes each.
+const MAX_QUERIES: f64 = 10_000_000.0;
+
+/// What else fills the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Flood {
+    /// Nothing.
+    None,
+    /// BELIEFs from the querying side, as fast as `send` permits; the other side takes them.
+    Full,
+}
+
+impl Flood {
+    /// The name in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Full => "full",
+        }
+    }
+
+    /// The flood of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        [Self::None, Self::Full].into_iter().find(|flood| flood.name() == name)
+    }
+}
+
+impl fmt::Display for Flood {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The query workload: sizes, rate and times.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// Queries per second on average; 0: none, to see the flood alone.
+    pub rate: f64,
+    /// Bytes of a QUERY, encoded. 9 at least: tag and ID.
+    pub query_bytes: usize,
+    /// Bytes of its RESULT, encoded. 9 at least.
+    pub result_bytes: usize,
+    /// Bytes of a flood's BELIEF, encoded.
+    pub belief_bytes: usize,
+    /// Load is applied for so long before anything counts.
+    pub warm_up: Duration,
+    /// What counts.
+    pub duration: Duration,
+    /// How long the last queries are waited for, under the same flood.
+    pub grace: Duration,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        Self {
+            rate: 100.0,
+            query_bytes: 100,
+            result_bytes: 300,
+            belief_bytes: 65_536,
+            warm_up: Duration::from_secs(1),
+            duration: Duration::from_secs(10),
+            grace: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A matrix of cases.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The transports, in the table's order.
+    pub variants: Vec<Variant>,
+    /// The floods, in the table's order.
+    pub floods: Vec<Flood>,
+    /// How often each case is measured.
+    pub runs: u32,
+    /// What each case does.
+    pub workload: Workload,
+    /// Run `r` draws its schedule from `seed + r`.
+    pub seed: u64,
+}
+
+/// One cell of the matrix, once.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The transport.
+    pub variant: Variant,
+    /// What else fills the connection.
+    pub flood: Flood,
+    /// 1 for the first.
+    pub run: u32,
+    /// Of the schedule.
+    pub seed: u64,
+    /// What it does.
+    pub workload: Workload,
+}
+
+impl Plan {
+    /// Tells what can't be run, before anything is started.
+    ///
+    /// # Errors
+    /// [`BenchError::Plan`], naming the value and what is permitted.
+    pub fn check(&self) -> Result<(), BenchError> {
+        let work = &self.workload;
+        let fail = |what: String| Err(BenchError::Plan { what });
+        let table = ClassTable::standard();
+        let largest = |name: &str| table.by_name(name).map_or(0, |class| table[class].max_message);
+        if self.variants.is_empty() || self.floods.is_empty() || self.runs == 0 {
+            return fail("nothing to measure: at least one transport, one flood and one run".into());
+        }
+        if work.duration.is_zero() {
+            return fail("a duration of 0 measures nothing".into());
+        }
+        if !work.rate.is_finite() || work.rate < 0.0 {
+            return fail(format!("a rate of {} per second: it's 0 or more", work.rate));
+        }
+        let queries = work.rate * (work.warm_up.as_secs_f64() + work.duration.as_secs_f64());
+        if queries > MAX_QUERIES {
+            return fail(format!("{queries:.0} queries in a run: at most {MAX_QUERIES:.0}; lower the rate or the duration"));
+        }
+        for (what, bytes) in [("QUERY", work.query_bytes), ("RESULT", work.result_bytes)] {
+            let limit = largest(ClassTable::QUERY);
+            if bytes < super::load::HEAD || bytes > limit {
+                return fail(format!("a {what} of {bytes} bytes: it has {} to {limit}", super::load::HEAD));
+            }
+        }
+        let limit = largest(ClassTable::BELIEF);
+        if work.belief_bytes == 0 || work.belief_bytes > limit {
+            return fail(format!(
+                "a BELIEF of {} bytes: it has 1 to {limit}, {} on its class's stream",
+                work.belief_bytes,
+                limits::SMALL_MESSAGE
+            ));
+        }
+        Ok(())
+    }
+
+    /// All cases, run by run: what disturbs the machine for a while falls on all of a run.
+    pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
+        (1..=self.runs).flat_map(move |run| {
+            self.variants.iter().flat_map(move |variant| {
+                self.floods.iter().map(move |flood| Case {
+                    variant: *variant,
+                    flood: *flood,
+                    run,
+                    seed: self.seed.wrapping_add(u64::from(run)),
+                    workload: self.workload.clone(),
+                })
+            })
+        })
+    }
+
+    /// How many cases there are.
+    pub fn len(&self) -> usize {
+        self.variants.len() * self.floods.len() * self.runs as usize
+    }
+
+    /// Whether there's none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn plan() -> Plan {
+        Plan { variants: Variant::ALL.to_vec(), floods: vec![Flood::None, Flood::Full], runs: 2, workload: Workload::default(), seed: 7 }
+    }
+
+    #[test]
+    fn runs_interleave_and_cases_of_a_run_share_their_seed() {
+        let cases: Vec<_> = plan().cases().collect();
+        assert_eq!(cases.len(), plan().len());
+        assert!(cases[..cases.len() / 2].iter().all(|case| case.run == 1 && case.seed == 8));
+        assert!(cases[cases.len() / 2..].iter().all(|case| case.run == 2 && case.seed == 9));
+    }
+
+    #[test]
+    fn what_cant_be_run_is_named_before_anything_is_started() {
+        plan().check().unwrap();
+        let refused = |change: fn(&mut Plan)| {
+            let mut plan = plan();
+            change(&mut plan);
+            plan.check().unwrap_err().to_string()
+        };
+        assert!(refused(|p| p.runs = 0).contains("nothing to measure"));
+        assert!(refused(|p| p.workload.duration = Duration::ZERO).contains("duration"));
+        assert!(refused(|p| p.workload.rate = f64::NAN).contains("rate"));
+        assert!(refused(|p| p.workload.rate = -1.0).contains("rate"));
+        assert!(refused(|p| p.workload.rate = 1e9).contains("queries in a run"));
+        assert!(refused(|p| p.workload.query_bytes = 8).contains("QUERY of 8 bytes"));
+        assert!(refused(|p| p.workload.belief_bytes = 64 << 20).contains("BELIEF"));
+    }
+}

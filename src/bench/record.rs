@@ -1,0 +1,156 @@
+//! One measurement as a machine reads it: a JSON object on a line.
+
+use peerlane_transport::PathStats;
+use serde::Serialize;
+
+use super::{Case, Environment, Lab, Measurement};
+
+/// One class of one case. Times in microseconds; `null` where nothing was measured.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Record {
+    /// The transport's name.
+    pub transport: &'static str,
+    /// Where: records of different labs never share a table.
+    pub lab: &'static str,
+    /// The path's impairment.
+    pub profile: String,
+    /// What else filled the connection.
+    pub flood: &'static str,
+    /// The class that was measured.
+    pub class: &'static str,
+    /// Median.
+    pub p50_us: Option<f64>,
+    /// 90% were faster.
+    pub p90_us: Option<f64>,
+    /// 99% were faster.
+    pub p99_us: Option<f64>,
+    /// 99.9% were faster; with less than 1,000 samples the slowest.
+    pub p999_us: Option<f64>,
+    /// The slowest.
+    pub max_us: Option<f64>,
+    /// Mean.
+    pub mean_us: Option<f64>,
+    /// Queries scheduled in the measured time, unfinished ones included.
+    pub samples: u64,
+    /// Of them without an answer; they count as the worst.
+    pub unfinished: u64,
+    /// BELIEF bytes that the receiver's application took, in 10^6 bits per second.
+    pub belief_goodput_mbps: f64,
+    /// 1 for the first.
+    pub run: u32,
+    /// The schedule's seed.
+    pub seed: u64,
+    /// `false`: interrupted, or the connection ended. Not for a table.
+    pub complete: bool,
+    /// How the connection ended, if it did by itself.
+    pub failure: Option<String>,
+    /// How late the generator was at 99%. It's part of the latencies.
+    pub lateness_p99_us: Option<f64>,
+    /// The same at most.
+    pub lateness_max_us: Option<f64>,
+    /// Queries per second on average, at random times (Poisson), whether or not earlier ones are answered.
+    pub rate_qps: f64,
+    /// Bytes of a query, encoded.
+    pub query_bytes: usize,
+    /// Bytes of its answer, encoded.
+    pub result_bytes: usize,
+    /// Bytes of a flood's message, encoded.
+    pub belief_bytes: usize,
+    /// Seconds measured.
+    pub duration_s: f64,
+    /// Seconds under the same load before.
+    pub warm_up_s: f64,
+    /// What shares which thread.
+    pub threads: &'static str,
+    /// The end that asks and floods.
+    pub client: EndRecord,
+    /// The end that answers and takes.
+    pub server: EndRecord,
+    /// Build and machine.
+    #[serde(flatten)]
+    pub environment: Environment,
+}
+
+/// One end of the connection, when the measured time was over.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct EndRecord {
+    /// In force, as read back.
+    pub congestion_control: Option<String>,
+    /// As read back.
+    pub send_buffer_bytes: Option<usize>,
+    /// As read back.
+    pub receive_buffer_bytes: Option<usize>,
+    /// Smoothed round trip.
+    pub rtt_us: Option<f64>,
+    /// Congestion window.
+    pub cwnd_bytes: Option<u64>,
+    /// Bytes in a packet.
+    pub mtu: Option<u16>,
+    /// Packets or segments sent since the handshake.
+    pub packets_sent: Option<u64>,
+    /// Of them lost or sent again.
+    pub packets_lost: Option<u64>,
+}
+
+impl From<&PathStats> for EndRecord {
+    fn from(path: &PathStats) -> Self {
+        Self {
+            congestion_control: path.congestion_control.clone(),
+            send_buffer_bytes: path.socket_buffers.map(|(send, _)| send),
+            receive_buffer_bytes: path.socket_buffers.map(|(_, receive)| receive),
+            rtt_us: path.rtt.map(|rtt| rtt.as_secs_f64() * 1e6),
+            cwnd_bytes: path.cwnd,
+            mtu: path.mtu,
+            packets_sent: path.sent,
+            packets_lost: path.lost,
+        }
+    }
+}
+
+impl Record {
+    pub(super) fn new(case: &Case, lab: &dyn Lab, environment: &Environment, measured: &Measurement) -> Self {
+        let (times, work) = (&measured.latency, &case.workload);
+        Self {
+            transport: case.variant.name(),
+            lab: lab.name(),
+            profile: lab.profile().to_owned(),
+            flood: case.flood.name(),
+            class: peerlane_transport::ClassTable::QUERY,
+            p50_us: times.quantile(0.5),
+            p90_us: times.quantile(0.9),
+            p99_us: times.quantile(0.99),
+            p999_us: times.quantile(0.999),
+            max_us: times.max(),
+            mean_us: times.mean(),
+            samples: times.count(),
+            unfinished: measured.unfinished,
+            belief_goodput_mbps: (measured.goodput_mbps() * 10.0).round() / 10.0,
+            run: case.run,
+            seed: case.seed,
+            complete: measured.complete,
+            failure: measured.failure.clone(),
+            lateness_p99_us: measured.lateness.quantile(0.99),
+            lateness_max_us: measured.lateness.max(),
+            rate_qps: work.rate,
+            query_bytes: work.query_bytes,
+            result_bytes: work.result_bytes,
+            belief_bytes: work.belief_bytes,
+            duration_s: measured.window.as_secs_f64(),
+            warm_up_s: work.warm_up.as_secs_f64(),
+            threads: lab.threads(),
+            client: (&measured.client.path).into(),
+            server: (&measured.server.path).into(),
+            environment: environment.clone(),
+        }
+    }
+
+    /// As one line of JSON, without its end.
+    ///
+    /// # Errors
+    /// None that this type can cause; the encoder's.
+    pub fn to_json(&self) -> Result<String, std::io::Error> {
+        serde_json::to_string(self).map_err(std::io::Error::other)
+    }
+}

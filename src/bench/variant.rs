@@ -1,0 +1,64 @@
+//! The transports that are compared, by the names they have on the command line and in records.
+
+use std::{fmt, net::SocketAddr};
+
+use peerlane_quic::{QuicConfig, QuicTransport};
+use peerlane_tcp::{TcpConfig, TcpTransport};
+use peerlane_transport::{
+    AnyTransport, ConnectError,
+    admission::LocalPeer,
+    identity::{Identity, PeerAddr},
+};
+
+/// Makes one end's transport of its identity and what its transports share.
+type Make = fn(&Identity, LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError>;
+
+/// A transport as it's configured for a comparison. Each name's configuration is one row of [`Variant::ALL`].
+#[derive(Clone, Copy)]
+pub struct Variant {
+    name: &'static str,
+    make: Make,
+}
+
+impl Variant {
+    /// Every one there is.
+    pub const ALL: &'static [Self] = &[
+        // The defaults, as users get them.
+        Self { name: "tcp", make: |_, peer| Ok(AnyTransport::new(TcpTransport::new(peer, TcpConfig::default())?)) },
+        Self { name: "quic", make: |identity, peer| Ok(AnyTransport::new(QuicTransport::new(peer, identity, QuicConfig::default())?)) },
+    ];
+
+    /// The one of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|variant| variant.name == name).copied()
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        self.name
+    }
+
+    pub(super) fn make(self, identity: &Identity, peer: LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError> {
+        (self.make)(identity, peer)
+    }
+}
+
+impl fmt::Debug for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Variant({})", self.name)
+    }
+}
+
+impl PartialEq for Variant {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Variant {}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}

@@ -1,0 +1,269 @@
+//! `peerlane bench`: QUERY latency with and without a flood of BELIEFs, transport beside transport.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use crate::bench::{self, BenchError, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio_util::sync::CancellationToken;
+
+use super::CliError;
+
+/// Where it's measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LabName {
+    /// This machine's loopback, in real time: no impairment.
+    Loopback,
+}
+
+/// Measure QUERY latency, idle and under a flood of BELIEFs, transport beside transport.
+///
+/// Queries leave at random times drawn beforehand (Poisson, seeded); latency counts from the scheduled time, and a query
+/// without an answer counts as the worst. Runs interleave; the table pools them. Exit code: 0, 1 if something failed or
+/// it was interrupted, 2 for a plan that can't be run.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where to measure.
+    #[arg(long, value_enum, default_value_t = LabName::Loopback)]
+    lab: LabName,
+    /// Transports to compare.
+    #[arg(long, value_delimiter = ',', value_parser = variant, default_value = "tcp,quic")]
+    transport: Vec<Variant>,
+    /// What else fills the connection: none, full.
+    #[arg(long, value_delimiter = ',', value_parser = flood, default_value = "none,full")]
+    flood: Vec<Flood>,
+    /// Queries per second on average; 0 measures the flood alone.
+    #[arg(long, value_name = "QPS", default_value_t = Workload::default().rate)]
+    rate: f64,
+    /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    duration: Option<Duration>,
+    /// Load applied before that [default: 1s, quick: 500ms].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    warm_up: Option<Duration>,
+    /// Runs of each case [default: 5, quick: 2].
+    #[arg(long, value_name = "N")]
+    runs: Option<u32>,
+    /// Bytes of each BELIEF, encoded. Above 65536 each travels on a stream of its own.
+    #[arg(long, value_name = "BYTES", default_value_t = Workload::default().belief_bytes)]
+    belief_bytes: usize,
+    /// The schedules' seed: run N draws from seed + N.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Write one JSON object per measurement and line, as each ends; `-` is standard output, the table goes to standard
+    /// error then.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Few and short runs: to see that it works.
+    #[arg(long)]
+    quick: bool,
+}
+
+impl Args {
+    fn plan(&self) -> Plan {
+        let usual = Workload::default();
+        let (runs, duration, warm_up) =
+            if self.quick { (2, Duration::from_secs(2), Duration::from_millis(500)) } else { (5, usual.duration, usual.warm_up) };
+        Plan {
+            variants: deduplicated(&self.transport),
+            floods: deduplicated(&self.flood),
+            runs: self.runs.unwrap_or(runs),
+            workload: Workload {
+                rate: self.rate,
+                belief_bytes: self.belief_bytes,
+                duration: self.duration.unwrap_or(duration),
+                warm_up: self.warm_up.unwrap_or(warm_up),
+                ..usual
+            },
+            seed: self.seed,
+        }
+    }
+}
+
+fn deduplicated<T: PartialEq + Copy>(values: &[T]) -> Vec<T> {
+    values.iter().enumerate().filter(|(i, value)| !values[..*i].contains(value)).map(|(_, value)| *value).collect()
+}
+
+fn variant(name: &str) -> Result<Variant, String> {
+    Variant::by_name(name).ok_or_else(|| format!("it's one of {}", names(Variant::ALL.iter().map(|variant| variant.name()))))
+}
+
+fn flood(name: &str) -> Result<Flood, String> {
+    Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names([Flood::None, Flood::Full].into_iter().map(Flood::name))))
+}
+
+fn names(names: impl Iterator<Item = &'static str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Seconds, or a number and its unit.
+fn time(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let seconds = match unit {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err("a time is a number of seconds, or one with ms, s or m".into()),
+    };
+    let number: f64 = number.parse().map_err(|_| "a time is a number of seconds, or one with ms, s or m".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds)
+        .ok()
+        .filter(|time| *time <= Duration::from_secs(86_400))
+        .ok_or_else(|| "a time is 0 to a day".into())
+}
+
+/// Runs it. Blocks; call it on a thread that isn't a runtime's.
+///
+/// # Errors
+/// What can't be run, built or written; [`CliError::Interrupted`] if not all of it was measured to the end.
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    if measure(args)? { Ok(()) } else { Err(CliError::Interrupted) }
+}
+
+/// Whether all of it was measured to the end.
+fn measure(args: &Args) -> Result<bool, BenchError> {
+    let plan = args.plan();
+    plan.check()?;
+    let lab: &dyn Lab = match args.lab {
+        LabName::Loopback => &Loopback::new(),
+    };
+    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let stop = CancellationToken::new();
+    let _interrupts = Interrupts::watch(&stop);
+    let progress = Progress::new(&plan);
+    let outcomes = bench::run(&plan, lab, &stop, |event| {
+        progress.show(&event);
+        match (event, &mut records) {
+            (Event::Measured(outcome), Some(records)) => records.write(outcome),
+            _ => Ok(()),
+        }
+    })?;
+    progress.clear();
+    let table = bench::report::table(&plan, lab.name(), &outcomes);
+    let written = if records.is_some_and(|records| records.to_stdout) {
+        io::stderr().lock().write_all(table.as_bytes())
+    } else {
+        io::stdout().lock().write_all(table.as_bytes())
+    };
+    written.map_err(BenchError::Output)?;
+    Ok(outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete))
+}
+
+/// A short measurement for `peerlane demo`: its table.
+pub(super) async fn demo() -> Result<(), CliError> {
+    let plan = Plan {
+        variants: Variant::ALL.to_vec(),
+        floods: vec![Flood::None, Flood::Full],
+        runs: 1,
+        workload: Workload { duration: Duration::from_secs(3), warm_up: Duration::from_millis(500), ..Workload::default() },
+        seed: 1,
+    };
+    println!("QUERY latency over loopback, idle and under a flood of BELIEFs ({} s a line):", plan.workload.duration.as_secs());
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let measuring = tokio::task::spawn_blocking(move || {
+        let lab = Loopback::new();
+        let outcomes = bench::run(&plan, &lab, &stopping, |_| Ok(()))?;
+        Ok::<_, BenchError>(bench::report::table(&plan, lab.name(), &outcomes))
+    });
+    let stop_when_dropped = stop.drop_guard();
+    let table = super::setup::or_interrupted(measuring).await?.map_err(CliError::failed)??;
+    drop(stop_when_dropped);
+    print!("{table}");
+    Ok(())
+}
+
+/// Where records go, line by line.
+struct Records {
+    path: PathBuf,
+    to_stdout: bool,
+    out: Box<dyn Write>,
+}
+
+impl Records {
+    fn create(path: &Path) -> Result<Self, BenchError> {
+        let to_stdout = path.as_os_str() == "-";
+        let out: Box<dyn Write> = if to_stdout {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(path).map_err(|source| BenchError::File { path: path.to_owned(), source })?)
+        };
+        Ok(Self { path: path.to_owned(), to_stdout, out })
+    }
+
+    fn write(&mut self, outcome: &Outcome) -> Result<(), BenchError> {
+        let written = outcome.record.to_json().and_then(|line| writeln!(self.out, "{line}")).and_then(|()| self.out.flush());
+        written.map_err(|source| match self.to_stdout {
+            true => BenchError::Output(source),
+            false => BenchError::File { path: self.path.clone(), source },
+        })
+    }
+}
+
+/// What is being measured, on a terminal's standard error.
+struct Progress(ProgressBar);
+
+impl Progress {
+    fn new(plan: &Plan) -> Self {
+        if !io::stderr().is_terminal() {
+            return Self(ProgressBar::hidden());
+        }
+        let bar = ProgressBar::with_draw_target(Some(plan.len() as u64), ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} [{bar:30}] {elapsed} {msg}") {
+            bar.set_style(style);
+        }
+        // A redraw a second: it's the measured machine that draws.
+        bar.enable_steady_tick(Duration::from_secs(1));
+        Self(bar)
+    }
+
+    fn show(&self, event: &Event<'_>) {
+        match event {
+            Event::Begins(case) => self.0.set_message(format!("{}, flood {}, run {}", case.variant, case.flood, case.run)),
+            Event::Measured(_) => self.0.inc(1),
+        }
+    }
+
+    fn clear(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Ctrl-C ends the case at hand; a second one ends the process.
+struct Interrupts(CancellationToken);
+
+impl Interrupts {
+    fn watch(stop: &CancellationToken) -> Self {
+        let over = CancellationToken::new();
+        let (stop, until) = (stop.clone(), over.clone());
+        // Without the thread Ctrl-C ends the process, as it does by default.
+        let _ = thread::Builder::new().name("bench-ctrl-c".into()).spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            runtime.block_on(async {
+                tokio::select! {
+                    () = until.cancelled() => return,
+                    pressed = tokio::signal::ctrl_c() => if pressed.is_err() { return },
+                }
+                stop.cancel();
+                tokio::select! {
+                    () = until.cancelled() => {}
+                    _ = tokio::signal::ctrl_c() => std::process::exit(130),
+                }
+            });
+        });
+        Self(over)
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

@@ -1,0 +1,110 @@
+//! The `peerlane` command: one file a command. Nothing below knows it.
+
+mod bench;
+mod client;
+mod demo;
+mod error;
+mod key;
+mod limits;
+mod metrics;
+mod operations;
+mod peer;
+mod query;
+mod setup;
+mod transact;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use error::CliError;
+
+/// Peers exchange typed messages over TCP or QUIC, and one class of traffic never delays another.
+#[derive(Debug, Parser)]
+#[command(name = "peerlane", version, max_term_width = 110, after_long_help = EXAMPLES)]
+struct Cli {
+    /// What to log on stderr: error, warn, info, debug, trace, or a filter as of tracing's EnvFilter
+    #[arg(long, global = true, value_name = "FILTER", default_value = "warn", env = "PEERLANE_LOG")]
+    log: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  peerlane demo                                        three peers over QUIC, a file loaded, a crash survived, latencies measured
+  peerlane key new --out me.pem                        a new identity
+  peerlane peer --key me.pem --listen 127.0.0.1:4001 --data me
+  peerlane transact --key account.pem --to PEERID@127.0.0.1:4001 put colour blue
+  peerlane query --key me2.pem --to PEERID@127.0.0.1:4001 accounts
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or input.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes or shows a key file
+    Key(key::Args),
+    /// Runs a peer
+    Peer(peer::Args),
+    /// Asks a peer how it is
+    Status(client::StatusArgs),
+    /// Measures the round trip to a peer, answered by its handler
+    Ping(client::PingArgs),
+    /// Signs operations with an account's key and has a peer apply them
+    Transact(transact::Args),
+    /// Reads from a peer's store
+    Query(query::Args),
+    /// Prints the table of bounds and the worst-case memory they add up to
+    Limits(limits::Args),
+    /// Measures QUERY latency with and without a flood of BELIEFs
+    Bench(bench::Args),
+    /// Shows it all: three peers, a file of operations, a crash, and the latencies of TCP beside QUIC
+    Demo(demo::Args),
+}
+
+/// Runs the command line. Exit codes: 0 done, 1 failed, 2 wrong usage or input.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(error) = init_log(&cli.log) {
+        return error.report();
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return CliError::Failed(format!("the runtime can't start: {error}")).report(),
+    };
+    let result = match cli.command {
+        Command::Key(args) => key::run(args),
+        Command::Limits(args) => limits::run(&args),
+        Command::Peer(args) => runtime.block_on(peer::run(args)),
+        Command::Status(args) => runtime.block_on(client::status(args)),
+        Command::Ping(args) => runtime.block_on(client::ping(args)),
+        Command::Transact(args) => runtime.block_on(transact::run(args)),
+        Command::Query(args) => runtime.block_on(query::run(args)),
+        Command::Bench(args) => bench::run(&args),
+        Command::Demo(args) => runtime.block_on(demo::run(args)),
+    };
+    // Blocking work of a cancelled command must not hold the exit up.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn init_log(filter: &str) -> Result<(), CliError> {
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| CliError::Usage(format!("--log: {error}")))?;
+    // A second initialisation is a test's; the first one stays.
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
