@@ -22,8 +22,8 @@ const TRANSACT: ClassId = ClassId(2);
 const DATA: ClassId = ClassId(3);
 const BELIEF: ClassId = ClassId(4);
 
-fn side(io: impl AsyncRead + AsyncWrite + Send + 'static, dialed: bool, terms: &Terms) -> Connection {
-    let info = SessionInfo {
+fn info(dialed: bool) -> SessionInfo {
+    SessionInfo {
         transport: "duplex",
         dialed,
         remote: Remote::anonymous("127.0.0.1:1".parse().unwrap()),
@@ -31,8 +31,11 @@ fn side(io: impl AsyncRead + AsyncWrite + Send + 'static, dialed: bool, terms: &
         remote_addr: String::new(),
         exporter: [0; 32],
         path: Box::new(PathStats::unknown),
-    };
-    let (session, connection) = Session::start(info, Agreed::same(terms), terms.classes.clone(), terms.limits.clone());
+    }
+}
+
+fn side(io: impl AsyncRead + AsyncWrite + Send + 'static, dialed: bool, terms: &Terms) -> Connection {
+    let (session, connection) = Session::start(info(dialed), Agreed::same(terms), terms.classes.clone(), terms.limits.clone());
     tokio::spawn(framing::drive(io, session, BytesMut::new()));
     connection
 }
@@ -377,4 +380,36 @@ async fn an_urgent_message_waits_behind_one_frame_at_most() {
         tokio::task::yield_now().await;
     }
     assert_eq!(hoarder.0.lock().unwrap().written[first.len()], 0x10, "QUERY's lane comes next");
+}
+
+/// Reads fail, and so does the end of writing, as after a reset.
+struct Broken;
+
+impl tokio::io::AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut tokio::io::ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Err(std::io::ErrorKind::NotConnected.into()))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_both_ways_ends_the_connection_and_the_driver() {
+    let terms = Terms::new("test").unwrap();
+    let (session, connection) = Session::start(info(true), Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+    tokio::spawn(framing::drive(Broken, session, BytesMut::new())).await.unwrap();
+    let closed = connection.closed().await;
+    assert_eq!((closed.by, closed.code), (ClosedBy::Transport, CloseCode::Lost));
 }
