@@ -14,9 +14,9 @@ use std::{
 };
 
 use peerlane_transport::{
-    CloseCode, Closed, ConnectError, Connection, ListenError, Listener, PathStats, Session, SessionInfo, Transport, Upgrade,
+    ConnectError, Connection, ListenError, Listener, PathStats, Session, SessionInfo, Transport, Upgrade,
     admission::{LocalPeer, hello},
-    conformance::{self, Capabilities, Factory, Outcome, Report},
+    conformance::{self, Capabilities, Factory, Report},
     framing,
     identity::{PeerId, Remote},
 };

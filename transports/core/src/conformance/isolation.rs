@@ -144,7 +144,7 @@ pub(super) async fn an_urgent_message_passes_a_backlog_that_nobody_takes<F: Fact
         let pair = kit.pair(&terms).await?;
         round_trips(&pair.a, &pair.b, query, 3, 100).await?;
         kit.factory.cut(true);
-        backlog(&pair.a, &pair.b, belief, query, BACKLOG, || drop(kit.factory.cut(false))).await?
+        backlog(&pair.a, &pair.b, belief, query, BACKLOG, || _ = kit.factory.cut(false)).await?
     } else {
         let pair = Elsewhere::new(&kit, &terms).await?;
         round_trips(&pair.a, &pair.b, query, 3, 100).await?;

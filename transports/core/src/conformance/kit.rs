@@ -28,8 +28,7 @@ use crate::{
 /// weaker, never wrong.
 const STUCK: Duration = Duration::from_millis(400);
 
-/// What a factory listens on, and what it dials.
-pub(super) type LocalOf<F> = <<F as Factory>::Transport as Transport>::Local;
+/// What a factory dials, and what it accepts on.
 pub(super) type AddrOf<F> = <<F as Factory>::Transport as Transport>::Addr;
 pub(super) type ListenerOf<F> = <<F as Factory>::Transport as Transport>::Listener;
 

@@ -51,22 +51,37 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Dropping the future ends the connection without a word.
 pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
     let (mut input, mut output) = tokio::io::split(io);
-    let reading = async {
-        let closed = read(&mut input, &session, early).await;
-        session.end(closed);
-    };
-    let writing = async {
-        if let Err(error) = write(&mut output, &session).await {
-            session.end(Closed::transport(CloseCode::Lost, error.to_string()));
+    {
+        let reading = async {
+            let closed = read(&mut input, &session, early).await;
+            session.end(closed);
+        };
+        let writing = async {
+            if let Err(error) = write(&mut output, &session).await {
+                // The other side may have said why before it hung up; the reader finds that, or the end.
+                let _ = tokio::time::timeout(LAST_WORDS, session.over().cancelled()).await;
+                session.end(Closed::transport(CloseCode::Lost, error.to_string()));
+            }
+        };
+        // The reader goes on while the writer says its last words, and the other way round.
+        tokio::pin!(reading);
+        tokio::select! {
+            biased;
+            () = writing => {}
+            () = async { (&mut reading).await; std::future::pending().await } => {}
         }
-    };
-    // The reader goes on while the writer says its last words, and the other way round.
-    tokio::pin!(reading);
-    tokio::select! {
-        biased;
-        () = writing => {}
-        () = async { (&mut reading).await; std::future::pending().await } => {}
     }
+    if session.closed().is_some_and(|closed| closed.by == ClosedBy::Local) {
+        hear_out(&mut input).await;
+    }
+}
+
+/// Reads until the other side hangs up, for a moment at most: a TCP that is closed with bytes unread resets the
+/// connection, and what was said last is lost on its way.
+pub(crate) async fn hear_out<R: AsyncRead + Unpin>(input: &mut R) {
+    let mut ignored = [0; 4096];
+    let hear = async { while input.read(&mut ignored).await.is_ok_and(|more| more > 0) {} };
+    let _ = tokio::time::timeout(LAST_WORDS, hear).await;
 }
 
 async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
