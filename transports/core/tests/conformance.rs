@@ -167,11 +167,14 @@ impl std::fmt::Display for Address {
 
 // ----- its factory
 
-struct Memory(Arc<World>);
+struct Memory {
+    world: Arc<World>,
+    can_cut: bool,
+}
 
 impl Memory {
-    fn new(depth: usize) -> Self {
-        Self(Arc::new(World { depth, ..World::default() }))
+    fn new(depth: usize, can_cut: bool) -> Self {
+        Self { world: Arc::new(World { depth, ..World::default() }), can_cut }
     }
 }
 
@@ -179,11 +182,11 @@ impl Factory for Memory {
     type Transport = InMemory;
 
     fn transport(&self, peer: &LocalPeer) -> Result<InMemory, ConnectError> {
-        Ok(InMemory { world: self.0.clone(), peer: peer.clone() })
+        Ok(InMemory { world: self.world.clone(), peer: peer.clone() })
     }
 
     fn local(&self) -> Port {
-        Port(self.0.next.fetch_add(1, Ordering::Relaxed))
+        Port(self.world.next.fetch_add(1, Ordering::Relaxed))
     }
 
     fn addr(&self, local: &Port, peer: PeerId) -> Address {
@@ -195,8 +198,8 @@ impl Factory for Memory {
     }
 
     fn cut(&self, cut: bool) -> bool {
-        self.0.path.cut(cut);
-        true
+        self.world.path.cut(self.can_cut && cut);
+        self.can_cut
     }
 }
 
@@ -255,11 +258,23 @@ impl AsyncWrite for Pipe {
 
 const CLAIMS: Capabilities = Capabilities { identity: true, loss_isolated: false, datagrams: false, kernel_queue: true };
 
+/// `CONFORMANCE=isolation` runs the checks of that name alone.
 fn filter() -> String {
     std::env::var("CONFORMANCE").unwrap_or_default()
 }
 
 #[tokio::test]
 async fn class_framing_over_a_pipe_conforms() -> Report {
-    conformance::run_only(Memory::new(16 * 1024), CLAIMS, &filter()).await
+    conformance::run_only(Memory::new(16 * 1024, true), CLAIMS, &filter()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_conforms_on_a_paused_clock() -> Report {
+    conformance::run_only(Memory::new(2048, true), CLAIMS, &filter()).await
+}
+
+/// Peers that vanish or stop run on threads of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_conforms_on_several_threads() -> Report {
+    conformance::run_only(Memory::new(64 * 1024, false), CLAIMS, &filter()).await
 }

@@ -182,7 +182,8 @@ pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
 }
 
 /// Exchanges hellos over the control stream: bare control frames, no lane bytes yet. `admit` is this side's verdict
-/// on the other's identity, told to the other side if it's a refusal. Gives what was agreed, and bytes that
+/// on the other's identity, told to the other side if it's a refusal. The stream must hold [`limits::MAX_HELLO`] bytes
+/// that nobody has read yet: both sides write before they read. Gives what was agreed, and bytes that
 /// arrived behind the ACCEPT.
 ///
 /// # Errors

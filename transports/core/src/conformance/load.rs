@@ -12,7 +12,7 @@ use super::{
     report::{Stop, Verdict, ensure},
     streams::{Digest, Numbers, message, noise, pour, taste},
 };
-use crate::{ClassId, Connection, Inbound, SendError, limits};
+use crate::{ClassId, Connection, Inbound, SendError, TrySend, limits};
 
 /// Writers that send numbered messages of a class for as long as they may.
 pub(super) struct Flood {
@@ -129,35 +129,78 @@ impl Held {
     }
 }
 
-/// Takes a class's messages as they come, and counts their bytes.
-pub(super) struct Sink {
-    pub(super) bytes: Arc<AtomicU64>,
-    _task: AbortOnDropHandle<()>,
+/// Whose bytes are delivered: between the first `from` and the first `to` of all classes' together.
+pub(super) struct Meter {
+    from: u64,
+    to: u64,
+    total: AtomicU64,
+    classes: Vec<AtomicU64>,
+    done: Notify,
 }
 
-impl Sink {
-    /// `moved` is told of each message.
-    pub(super) fn start(b: &Connection, class: ClassId, moved: &Arc<Notify>) -> Self {
-        let bytes = Arc::<AtomicU64>::default();
-        let (b, counter, moved) = (b.clone(), bytes.clone(), moved.clone());
-        let task = tokio::spawn(async move {
-            while let Ok(message) = b.recv(class).await {
-                if let Inbound::Whole(message) = message {
-                    counter.fetch_add(message.len() as u64, Ordering::Relaxed);
-                    moved.notify_one();
-                }
+impl Meter {
+    /// Counts from now on. What is delivered before `from` says nothing: the queues don't stand yet.
+    pub(super) fn new(classes: usize, from: u64, to: u64) -> Arc<Self> {
+        let classes = (0..classes).map(|_| AtomicU64::new(0)).collect();
+        Arc::new(Self { from, to, total: AtomicU64::new(0), classes, done: Notify::new() })
+    }
+
+    /// Takes a class's whole messages as they come, and counts them.
+    pub(super) fn read(self: &Arc<Self>, b: &Connection, class: ClassId) -> AbortOnDropHandle<()> {
+        let (meter, b) = (self.clone(), b.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            while let Ok(Inbound::Whole(message)) = b.recv(class).await {
+                meter.add(class, message.len() as u64);
             }
-        });
-        Self { bytes, _task: AbortOnDropHandle::new(task) }
+        }))
     }
 
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+    fn add(&self, class: ClassId, bytes: u64) {
+        // One counter for all decides what counts: whoever looks at it later has the same figures.
+        let total = self.total.fetch_add(bytes, Ordering::SeqCst);
+        if (self.from..self.to).contains(&total) {
+            self.classes[class.index()].fetch_add(bytes, Ordering::SeqCst);
+        }
+        if total + bytes >= self.to {
+            self.done.notify_one();
+        }
+    }
+
+    /// Bytes by class, once all are counted.
+    pub(super) async fn counted(&self) -> Vec<u64> {
+        while self.total.load(Ordering::SeqCst) < self.to {
+            self.done.notified().await;
+        }
+        self.classes.iter().map(|bytes| bytes.load(Ordering::SeqCst)).collect()
     }
 }
 
-/// A sender that always has something waiting in its class: it makes nothing, so that it's faster than any transport.
-pub(super) fn press(a: &Connection, class: ClassId, len: usize) -> AbortOnDropHandle<()> {
-    let (a, message) = (a.clone(), noise(u64::from(class.0), len));
-    AbortOnDropHandle::new(tokio::spawn(async move { while a.send(class, message.clone()).await.is_ok() {} }))
+/// Queues so many bytes of each class at once, in turn. The messages of a class share their bytes, so that a deep queue
+/// costs little.
+pub(super) fn fill(a: &Connection, classes: &[(ClassId, usize)], bytes: usize) -> Verdict {
+    let mut left: Vec<_> = classes.iter().map(|(class, len)| (*class, noise(u64::from(class.0), *len), bytes)).collect();
+    while !left.is_empty() {
+        for (class, message, left) in &mut left {
+            // About as many bytes of each in a round.
+            for _ in 0..limits::QUANTUM.div_ceil(message.len()) {
+                let queued = a.try_send(*class, message.clone());
+                ensure!(matches!(queued, TrySend::Queued), "a message isn't queued within its class's budget: {queued:?}");
+                *left = left.saturating_sub(message.len());
+            }
+        }
+        left.retain(|(_, _, left)| *left > 0);
+    }
+    Ok(())
+}
+
+/// Tries a check that other work on the machine may disturb, threads of its own included: a missing defence fails it
+/// every time.
+pub(super) async fn one_of_three<T: Future<Output = Verdict>>(check: impl Fn() -> T) -> Verdict {
+    for _ in 0..2 {
+        match check().await {
+            Err(Stop::Failed(why)) => tracing::debug!("once more, since {why}"),
+            done => return done,
+        }
+    }
+    check().await
 }
