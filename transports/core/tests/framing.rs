@@ -1,5 +1,5 @@
 //! Two sessions over an in-memory byte stream: what every transport builds on, without any transport.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     pin::Pin,
@@ -240,6 +240,38 @@ async fn close_reaches_the_other_side_with_code_and_reason() {
     let closed = b.closed().await;
     assert_eq!((closed.by, closed.code, &*closed.reason), (ClosedBy::Remote, CloseCode::Application, "enough"));
     assert!(matches!(b.recv(QUERY).await, Err(RecvError::Closed(c)) if c.code == CloseCode::Application));
+}
+
+#[tokio::test]
+async fn a_streamed_message_ends_with_its_connection() {
+    for class in [DATA, TRANSACT] {
+        let (a, b) = pair();
+        let mut writer = a.open(class).await.unwrap();
+        writer.write(&mut pattern(100, 0)).await.unwrap();
+        let Inbound::Streamed(mut reader) = b.recv(class).await.unwrap() else { panic!() };
+        assert_eq!(reader.read().await.unwrap().unwrap().len(), 100);
+        b.close(CloseCode::Shutdown, "");
+        // Its lane is gone by then: the reader must be told all the same.
+        let end = tokio::time::timeout(Duration::from_secs(5), reader.read()).await.expect("hung");
+        assert!(matches!(end, Err(RecvError::Closed(c)) if c.code == CloseCode::Shutdown));
+    }
+}
+
+#[tokio::test]
+async fn a_close_is_heard_by_a_side_that_is_writing() {
+    let (a, b) = pair();
+    // `b` is in the middle of a write when `a` closes and hangs up: it finds the pipe broken before it finds the CLOSE.
+    let flood = tokio::spawn({
+        let b = b.clone();
+        async move { while b.send(DATA, pattern(60_000, 1)).await.is_ok() {} }
+    });
+    for _ in 0..50 {
+        whole(&a, DATA).await;
+    }
+    a.close(CloseCode::Application, "enough");
+    let closed = b.closed().await;
+    assert_eq!((closed.by, closed.code, &*closed.reason), (ClosedBy::Remote, CloseCode::Application, "enough"));
+    flood.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

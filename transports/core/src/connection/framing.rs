@@ -21,12 +21,7 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{
-    StreamExt,
-    future::{BoxFuture, FusedFuture as _, FutureExt as _},
-    stream::FuturesUnordered,
-    task::AtomicWaker,
-};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Control, LaneSource, Session};
@@ -59,39 +54,33 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
         let reading = async {
             let closed = read(&mut input, &session, early).await;
             session.end(closed);
-        }
-        .fuse();
-        tokio::pin!(reading);
-        // The reader goes on while the writer says its last words, and the other way round.
-        let written = tokio::select! {
-            biased;
-            written = write(&mut output, &session) => written,
-            () = async { (&mut reading).await; std::future::pending().await } => Ok(()),
         };
-        if let Err(error) = written {
-            // Writing fails first when the other side has closed; its reason stands before that in what is still to be read.
-            if !reading.is_terminated() {
-                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+        let writing = async {
+            if let Err(error) = write(&mut output, &session).await {
+                // The other side may have said why before it hung up; the reader finds that, or the end.
+                let _ = tokio::time::timeout(LAST_WORDS, session.over().cancelled()).await;
+                session.end(Closed::transport(CloseCode::Lost, error.to_string()));
             }
-            session.end(Closed::transport(CloseCode::Lost, error.to_string()));
+        };
+        // The reader goes on while the writer says its last words, and the other way round.
+        tokio::pin!(reading);
+        tokio::select! {
+            biased;
+            () = writing => {}
+            () = async { (&mut reading).await; std::future::pending().await } => {}
         }
     }
     if session.closed().is_some_and(|closed| closed.by == ClosedBy::Local) {
-        let _ = tokio::time::timeout(LAST_WORDS, discard(&mut input, session.table().window_total())).await;
+        hear_out(&mut input).await;
     }
 }
 
-/// Listens until the other side hangs up: a socket that is closed with bytes unread sends a reset, and that can
-/// overtake our last words. At most as many bytes as the other side may have had credit for.
-async fn discard<R: AsyncRead + Unpin>(input: &mut R, limit: usize) {
-    let mut buffer = BytesMut::with_capacity(limits::QUANTUM);
-    let mut left = limit;
-    while left > 0
-        && let Ok(len @ 1..) = input.read_buf(&mut buffer).await
-    {
-        left = left.saturating_sub(len);
-        buffer.clear();
-    }
+/// Reads until the other side hangs up, for a moment at most: a TCP that is closed with bytes unread resets the
+/// connection, and what was said last is lost on its way.
+pub(crate) async fn hear_out<R: AsyncRead + Unpin>(input: &mut R) {
+    let mut ignored = [0; 4096];
+    let hear = async { while input.read(&mut ignored).await.is_ok_and(|more| more > 0) {} };
+    let _ = tokio::time::timeout(LAST_WORDS, hear).await;
 }
 
 async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
