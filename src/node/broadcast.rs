@@ -32,6 +32,13 @@ pub enum Selection {
     Trusted,
 }
 
+impl Selection {
+    /// To so many, drawn by the node's random numbers, but not to these.
+    pub const fn sample(count: usize, except: Vec<RemoteId>) -> Self {
+        Self::Sample { count, except }
+    }
+}
+
 /// What became of a broadcast at one peer.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

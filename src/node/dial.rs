@@ -232,6 +232,9 @@ fn note_failure<P: Protocol>(node: &Inner<P>, addr: &PeerAddr, rank: usize, erro
 
 /// One attempt. The transport has checked the key; an answer from somebody else is refused here once more.
 async fn one<P: Protocol>(node: &Inner<P>, addr: &PeerAddr, rank: usize) -> Result<Connection, ConnectError> {
+    if addr.id == node.local.peer_id() {
+        return Err(IdentityError::Ourselves.into());
+    }
     let connection = node.transports[rank].dial(addr).await?;
     match connection.remote().peer_id() {
         Some(found) if found == addr.id => Ok(connection),

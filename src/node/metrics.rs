@@ -9,7 +9,7 @@ use std::{
 use peerlane_transport::{ClassStats, ConnectionStats};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder},
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge},
     registry::Registry,
 };
@@ -80,11 +80,26 @@ impl Collector for Snapshot {
             let kind = if metric.gauge { MetricType::Gauge } else { MetricType::Counter };
             let mut family = encoder.encode_descriptor(metric.name, metric.help, None, kind)?;
             for (labels, value) in &metric.values {
-                let encoder = family.encode_family(labels)?;
-                if metric.gauge { ConstGauge::new(*value).encode(encoder)? } else { ConstCounter::new(*value).encode(encoder)? }
+                if labels.is_empty() {
+                    // The only value of its metric.
+                    write_value(*value, metric.gauge, family)?;
+                    break;
+                }
+                write_value(*value, metric.gauge, family.encode_family(labels)?)?;
             }
         }
         Ok(())
+    }
+}
+
+fn write_value(value: f64, gauge: bool, encoder: MetricEncoder<'_>) -> Result<(), fmt::Error> {
+    // Whole numbers without a fraction: what was counted is exact up to 2^53.
+    let whole = (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64);
+    match (gauge, whole) {
+        (true, Some(n)) => ConstGauge::new(n).encode(encoder),
+        (true, None) => ConstGauge::new(value).encode(encoder),
+        (false, Some(n)) => ConstCounter::new(n.unsigned_abs()).encode(encoder),
+        (false, None) => ConstCounter::new(value).encode(encoder),
     }
 }
 

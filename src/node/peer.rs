@@ -133,12 +133,13 @@ impl<M> Peer<M> {
     fn rank(&self, seat: &Seat) -> impl Ord + use<M> {
         let own_way = seat.link.connection.dialed() == self.own_dial_wins;
         // Of two that were dialed by the same side, the newer one: whoever dials again has lost the old one.
-        (!seat.proven, seat.link.rank, !own_way, Reverse(seat.link.number))
+        (seat.link.rank, !own_way, Reverse(seat.link.number))
     }
 
+    /// The link that new messages take: none that hasn't answered yet, if another one has.
     fn best(&self, state: &State) -> Option<Arc<Link>> {
         let open = state.seats.iter().filter(|seat| seat.retiring.is_none());
-        open.min_by_key(|seat| self.rank(seat)).map(|seat| seat.link.clone())
+        open.min_by_key(|seat| (!seat.proven, self.rank(seat))).map(|seat| seat.link.clone())
     }
 
     /// The link that most messages take now.
@@ -212,25 +213,22 @@ impl<M> Peer<M> {
         self.state.lock().seats.len() > 1
     }
 
-    /// Picks the next link that gives way, if this side decides and none does already. `patient`: one with streamed
-    /// messages is left alone.
+    /// Picks the next link that gives way, if this side decides and none does already. The one that stays must have
+    /// answered. `patient`: one with streamed messages is left alone.
     pub(super) fn arbitrate(&self, patient: bool) {
         let state = self.state.lock();
-        if !self.decides
-            || state.seats.len() < 2
-            || state.seats.iter().any(|seat| seat.retiring.is_some() || seat.link.retire.is_cancelled())
-        {
+        let leaving = |seat: &Seat| seat.retiring.is_some() || seat.link.retire.is_cancelled();
+        if !self.decides || state.seats.iter().any(leaving) {
             return;
         }
-        let Some(best) = self.best(&state) else { return };
-        let proven = state.seats.iter().any(|seat| seat.link.number == best.number && seat.proven);
-        let worst = state.seats.iter().max_by_key(|seat| self.rank(seat)).map(|seat| &seat.link);
-        if let Some(worst) = worst
-            && proven
-            && worst.number != best.number
-            && !(patient && worst.is_streaming())
+        let stays = state.seats.iter().min_by_key(|seat| self.rank(seat));
+        let leaves = state.seats.iter().max_by_key(|seat| self.rank(seat));
+        if let (Some(stays), Some(leaves)) = (stays, leaves)
+            && stays.proven
+            && stays.link.number != leaves.link.number
+            && !(patient && leaves.link.is_streaming())
         {
-            worst.retire.cancel();
+            leaves.link.retire.cancel();
         }
     }
 
@@ -336,7 +334,7 @@ impl<M> Peer<M> {
     pub(super) fn links(&self) -> Vec<Arc<Link>> {
         let state = self.state.lock();
         let mut seats: Vec<&Seat> = state.seats.iter().collect();
-        seats.sort_by_key(|seat| (seat.retiring.is_some(), self.rank(seat)));
+        seats.sort_by_key(|seat| (seat.retiring.is_some(), !seat.proven, self.rank(seat)));
         seats.into_iter().map(|seat| seat.link.clone()).collect()
     }
 

@@ -1,0 +1,9 @@
+//! The message layer over transports in memory, on virtual time.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, unreachable_pub)]
+
+mod dialing;
+mod handlers;
+mod kit;
+mod moves;
+mod requests;
+mod shutdown;
