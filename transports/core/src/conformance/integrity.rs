@@ -146,7 +146,7 @@ pub(super) async fn a_fifo_class_keeps_the_order_of_mixed_sizes<F: Factory>(kit:
                 }
                 Inbound::Streamed(reader) => {
                     ensure!(n % 50 == 7, "a streamed message arrives in place of {n}");
-                    drop(taste(reader).await?);
+                    ensure!(taste(reader).await?.number == n, "another streamed message arrives in place of {n}");
                 }
             }
         }

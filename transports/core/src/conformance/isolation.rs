@@ -82,6 +82,28 @@ pub(super) async fn floods_of_urgent_classes_starve_no_bulk_class<F: Factory>(ki
     one_of_three(|| shares_hold(&kit, &table, 4000)).await
 }
 
+/// 2, scheduling: a latency class within its lead goes before every bulk class, whatever their weights.
+pub(super) async fn an_urgent_burst_goes_before_a_backlog<F: Factory>(kit: Arc<Kit<F>>) -> Verdict {
+    let urgent = TrafficClass::new("urgent", 1, Urgency::Latency, Order::Any);
+    let table = ClassTable::new(vec![deep(&TrafficClass::new("bulk", 1000, Urgency::Bulk, Order::Any)), deep(&urgent)])?;
+    let (bulk, urgent) = (ClassId(0), ClassId(1));
+    let burst = || async {
+        let pair = kit.pair(&terms_of(table.clone())).await?;
+        let meter = Meter::new(table.len(), 0, 24 * MIB as u64);
+        let _reader = meter.read(&pair.b, bulk);
+        fill(&pair.a, &[(bulk, 16_000)], 28 * MIB)?;
+        // Less than the scheduler's lead. By weight alone, the last of it would wait for 48 MB of the other class.
+        fill(&pair.a, &[(urgent, 1000)], 48_000)?;
+        for _ in 0..48 {
+            whole(&pair.b, urgent).await?;
+        }
+        let before = meter.total();
+        ensure!(before <= 14 * MIB as u64, "{before} bytes of a bulk class were delivered before 48 kB of an urgent one");
+        Ok(())
+    };
+    one_of_three(burst).await
+}
+
 /// 2, scheduling: datagrams go through the scheduler too.
 pub(super) async fn a_flood_of_datagrams_stops_nobody<F: Factory>(kit: Arc<Kit<F>>) -> Verdict {
     let (table, pulse) = with_datagrams()?;

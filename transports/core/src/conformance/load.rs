@@ -77,6 +77,9 @@ fn add(numbers: &mut Numbers, message: Inbound) -> Verdict {
     }
 }
 
+/// Bytes of a streamed message that nobody reads that no transport takes: many times its window.
+const UNREAD: u64 = 32 * 1024 * 1024;
+
 /// A class that is held fast: all its streamed messages open and being written, whole ones of every kind waiting
 /// behind, and nobody reads.
 pub(super) struct Held {
@@ -93,7 +96,7 @@ impl Held {
         let mut streams = JoinSet::new();
         for number in 0..limits::MAX_OPEN_STREAMED as u64 {
             let (writer, stop) = (a.open(class).await?, stop.clone());
-            streams.spawn(pour(writer, number, move |_| stop.load(Ordering::Relaxed)));
+            streams.spawn(pour(writer, number, move |len| stop.load(Ordering::Relaxed) || len > UNREAD));
         }
         let large = Flood::start(a, class, 16, 200, a.classes()[class].max_message);
         Ok(Self { class, stop, streams, large })
@@ -101,6 +104,7 @@ impl Held {
 
     /// Reads everything: it's as it was written, and nothing is missing.
     pub(super) async fn release(mut self, b: &Connection) -> Verdict {
+        ensure!(self.streams.try_join_next().is_none(), "a streamed message that nobody reads takes {UNREAD} bytes: no backpressure");
         self.stop.store(true, Ordering::Relaxed);
         self.large.stop.store(true, Ordering::Relaxed);
         let (mut numbers, mut wrote, mut read) = (Numbers::default(), Vec::new(), Vec::new());
@@ -166,9 +170,14 @@ impl Meter {
         }
     }
 
+    /// Bytes of all classes so far.
+    pub(super) fn total(&self) -> u64 {
+        self.total.load(Ordering::SeqCst)
+    }
+
     /// Bytes by class, once all are counted.
     pub(super) async fn counted(&self) -> Vec<u64> {
-        while self.total.load(Ordering::SeqCst) < self.to {
+        while self.total() < self.to {
             self.done.notified().await;
         }
         self.classes.iter().map(|bytes| bytes.load(Ordering::SeqCst)).collect()

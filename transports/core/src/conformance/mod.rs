@@ -28,10 +28,16 @@ mod load;
 mod report;
 mod streams;
 
-use std::{fmt::Debug, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use futures_util::future::BoxFuture;
-use tokio::time::Instant;
+use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{ConnectError, Transport, admission::LocalPeer, identity::PeerId};
@@ -116,8 +122,10 @@ pub async fn run_only<F: Factory>(factory: F, claims: Capabilities, filter: &str
         kit.step("at the start");
         // A task of its own: a panic anywhere below is this check's failure, not the suite's end.
         let task = AbortOnDropHandle::new(tokio::spawn(check(kit.clone())));
+        let _watchdog = Watchdog::new(task.abort_handle());
         let verdict = match tokio::time::timeout(DEADLINE, task).await {
             Ok(Ok(verdict)) => verdict,
+            Ok(Err(error)) if error.is_cancelled() => Err(Stop::Failed("hung, and let tokio's clock stand still".into())),
             Ok(Err(error)) => Err(Stop::Failed(format!("panicked: {error}"))),
             Err(_) => Err(Stop::Failed(format!("hung: didn't end within {DEADLINE:?}"))),
         };
@@ -132,6 +140,22 @@ pub async fn run_only<F: Factory>(factory: F, claims: Capabilities, filter: &str
         report.rows.push(row);
     }
     report
+}
+
+/// The deadline of a paused clock that never comes, because something is always busy: by the machine's clock.
+struct Watchdog(#[allow(dead_code, reason = "dropping it ends the watch")] mpsc::Sender<()>);
+
+impl Watchdog {
+    fn new(check: AbortHandle) -> Self {
+        let (ended, wait) = mpsc::channel();
+        // Without a thread there's no watch; the checks are the same.
+        let _ = thread::Builder::new().name("conformance watchdog".into()).spawn(move || {
+            if wait.recv_timeout(2 * DEADLINE) == Err(mpsc::RecvTimeoutError::Timeout) {
+                check.abort();
+            }
+        });
+        Self(ended)
+    }
 }
 
 type Check<F> = fn(Arc<Kit<F>>) -> Pin<Box<dyn Future<Output = Verdict> + Send>>;
@@ -164,6 +188,7 @@ checks! {
         blocked_writers_delay_no_other_class,
         weights_share_the_bytes_delivered,
         floods_of_urgent_classes_starve_no_bulk_class,
+        an_urgent_burst_goes_before_a_backlog,
         a_flood_of_datagrams_stops_nobody,
         an_urgent_message_passes_a_backlog_that_nobody_takes,
         a_class_that_holds_its_streams_unread_stops_no_other,

@@ -86,7 +86,7 @@ pub(super) async fn streamed(connection: &Connection, class: ClassId) -> Result<
 /// A streamed message's number, length and hash, on either side.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Digest {
-    number: u64,
+    pub(super) number: u64,
     len: u64,
     hash: [u8; 32],
 }
