@@ -118,7 +118,7 @@ fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabErr
 /// The answering end: one connection, until it's over.
 async fn serve(case: &Case, tell: mpsc::Sender<Listening>, over: &CancellationToken) -> Result<(), LabError> {
     let identity = Identity::generate()?;
-    let transport = case.variant.make(&identity, LocalPeer::open(&identity, NETWORK)?)?;
+    let transport = case.variant.make(LocalPeer::open(&identity, NETWORK)?)?;
     let mut listener = transport.listen(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let (accept, accepted) = mpsc::channel();
     let taken = Arc::new(Taken::default());
@@ -143,7 +143,7 @@ async fn serve(case: &Case, tell: mpsc::Sender<Listening>, over: &CancellationTo
 /// The asking end: dials, applies the load, closes.
 async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, stop: &CancellationToken) -> Result<Measurement, LabError> {
     let identity = Identity::generate()?;
-    let transport = case.variant.make(&identity, LocalPeer::open(&identity, NETWORK)?)?;
+    let transport = case.variant.make(LocalPeer::open(&identity, NETWORK)?)?;
     // Blocks: this runtime has nothing else to do yet.
     let Listening { addr, accepted, taken } = told.recv().map_err(|_| LabError::OtherEnd)?;
     let connection = transport.dial(&addr).await?;
