@@ -128,7 +128,8 @@ pub struct StreamHead<M> {
 /// What happens to a message for which its class has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// The class isn't read until there's room: the other side's senders of this class wait. Other classes go on.
+    /// The class isn't read until there's room: the other side's senders of this class wait. Other classes go on. Replies
+    /// of this class wait too: so a handler doesn't wait for a reply in its own class.
     Wait,
     /// It gets [`Protocol::overloaded`] at once, or is dropped and counted if that is `None`.
     Answer,
