@@ -4,15 +4,16 @@ use std::{
     fs::File,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    process::ExitCode,
     thread,
     time::Duration,
 };
 
+use crate::bench::{self, BenchError, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use peerlane::bench::{self, BenchError, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
 use tokio_util::sync::CancellationToken;
+
+use super::CliError;
 
 /// Where it's measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,7 +28,7 @@ enum LabName {
 /// without an answer counts as the worst. Runs interleave; the table pools them. Exit code: 0, 1 if something failed or
 /// it was interrupted, 2 for a plan that can't be run.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(super) struct Args {
     /// Where to measure.
     #[arg(long, value_enum, default_value_t = LabName::Loopback)]
     lab: LabName,
@@ -55,6 +56,9 @@ pub(crate) struct Args {
     /// The schedules' seed: run N draws from seed + N.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Tasks that each end's runtime polls between two looks at its sockets and timers. tokio's own default is 61.
+    #[arg(long, value_name = "POLLS", default_value_t = Loopback::default().event_interval, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    event_interval: u32,
     /// Write one JSON object per measurement and line, as each ends; `-` is standard output, the table goes to standard
     /// error then.
     #[arg(long, value_name = "FILE")]
@@ -121,12 +125,17 @@ fn time(text: &str) -> Result<Duration, String> {
 /// Runs it. Blocks; call it on a thread that isn't a runtime's.
 ///
 /// # Errors
-/// [`BenchError`]: what can't be run, built or written.
-pub(crate) fn run(args: &Args) -> Result<ExitCode, BenchError> {
+/// What can't be run, built or written; [`CliError::Interrupted`] if not all of it was measured to the end.
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    if measure(args)? { Ok(()) } else { Err(CliError::Interrupted) }
+}
+
+/// Whether all of it was measured to the end.
+fn measure(args: &Args) -> Result<bool, BenchError> {
     let plan = args.plan();
     plan.check()?;
     let lab: &dyn Lab = match args.lab {
-        LabName::Loopback => &Loopback::new(),
+        LabName::Loopback => &Loopback { event_interval: args.event_interval },
     };
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();
@@ -147,8 +156,31 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, BenchError> {
         io::stdout().lock().write_all(table.as_bytes())
     };
     written.map_err(BenchError::Output)?;
-    let complete = outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete);
-    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete))
+}
+
+/// A short measurement for `peerlane demo`: its table.
+pub(super) async fn demo() -> Result<(), CliError> {
+    let plan = Plan {
+        variants: Variant::ALL.to_vec(),
+        floods: vec![Flood::None, Flood::Full],
+        runs: 1,
+        workload: Workload { duration: Duration::from_secs(3), warm_up: Duration::from_millis(500), ..Workload::default() },
+        seed: 1,
+    };
+    println!("QUERY latency over loopback, idle and under a flood of BELIEFs ({} s a line):", plan.workload.duration.as_secs());
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let measuring = tokio::task::spawn_blocking(move || {
+        let lab = Loopback::new();
+        let outcomes = bench::run(&plan, &lab, &stopping, |_| Ok(()))?;
+        Ok::<_, BenchError>(bench::report::table(&plan, lab.name(), &outcomes))
+    });
+    let stop_when_dropped = stop.drop_guard();
+    let table = super::setup::or_interrupted(measuring).await?.map_err(CliError::failed)??;
+    drop(stop_when_dropped);
+    print!("{table}");
+    Ok(())
 }
 
 /// Where records go, line by line.
@@ -199,7 +231,6 @@ impl Progress {
         match event {
             Event::Begins(case) => self.0.set_message(format!("{}, flood {}, run {}", case.variant, case.flood, case.run)),
             Event::Measured(_) => self.0.inc(1),
-            _ => {}
         }
     }
 

@@ -126,7 +126,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     }
     println!("the peers have ended cleanly ({:.1?} so far)\n", started.elapsed());
     if !args.skip_bench {
-        //super::bench::demo().await?;
+        super::bench::demo().await?;
     }
     Ok(())
 }
@@ -174,7 +174,8 @@ impl Demo {
             network: super::setup::DEFAULT_NETWORK.into(),
             timeout: Duration::from_secs(20),
         };
-        Client::connect(&args, &self.identity).await
+        // Each with a key of its own: a node has one connection per key, and two clients of one key would take it from each other.
+        Client::connect(&args, &Identity::generate().map_err(CliError::failed)?).await
     }
 
     async fn status(&self, peer: &Peer) -> Result<Status, CliError> {

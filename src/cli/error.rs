@@ -44,3 +44,12 @@ impl From<std::io::Error> for CliError {
         if error.kind() == std::io::ErrorKind::BrokenPipe { Self::Interrupted } else { Self::failed(error) }
     }
 }
+
+impl From<crate::bench::BenchError> for CliError {
+    fn from(error: crate::bench::BenchError) -> Self {
+        match error {
+            crate::bench::BenchError::Plan { .. } => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}

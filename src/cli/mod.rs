@@ -1,6 +1,6 @@
 //! The `peerlane` command: one file a command. Nothing below knows it.
 
-//mod bench;
+mod bench;
 mod client;
 mod demo;
 mod error;
@@ -56,8 +56,8 @@ enum Command {
     Query(query::Args),
     /// Prints the table of bounds and the worst-case memory they add up to
     Limits(limits::Args),
-    // Measures QUERY latency with and without a flood of BELIEFs
-    //Bench(bench::Args),
+    /// Measures QUERY latency with and without a flood of BELIEFs
+    Bench(bench::Args),
     /// Shows it all: three peers, a file of operations, a crash, and the latencies of TCP beside QUIC
     Demo(demo::Args),
 }
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         Command::Ping(args) => runtime.block_on(client::ping(args)),
         Command::Transact(args) => runtime.block_on(transact::run(args)),
         Command::Query(args) => runtime.block_on(query::run(args)),
-        //Command::Bench(args) => bench::run(args),
+        Command::Bench(args) => bench::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };
     // Blocking work of a cancelled command must not hold the exit up.

@@ -1,6 +1,6 @@
 //! `peerlane peer`.
 
-use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use peerlane_transport::{
     admission::{ListFiles, Lists, LocalPeer, Terms},
@@ -193,7 +193,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         () = interrupted() => return Err(CliError::Interrupted),
     }
     for transport in &transports {
-        let _ = tokio::time::timeout(Duration::from_secs(1), transport.idle()).await;
+        let _ = tokio::time::timeout(super::setup::LAST_WORDS, transport.idle()).await;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::CliError;
 use crate::{
     cad015::{Cad015, Message, Outcome},
     cell::Profile,
-    node::{Node, Silent},
+    node::{Node, PeerSendError, RequestError, Silent},
     peer::read_outcome,
 };
 
@@ -41,6 +41,12 @@ impl TransportChoice {
         }
     }
 }
+
+/// Closed connections have said all that matters by then; a dial that nobody answers would hold the end up.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// Connections lost under one request before it's given up.
+const RECONNECTS: u32 = 5;
 
 /// For looking into connections.
 #[derive(Debug, Clone, Default)]
@@ -137,9 +143,16 @@ impl Client {
         self.node.peer(self.peer.clone()).map_or("none", |peer| peer.transport)
     }
 
-    /// Asks, and gives the whole answer.
+    /// Asks, and gives the whole answer. A request that was lost with its connection is sent again: all requests of the
+    /// command line are such that twice is as good as once.
     pub(super) async fn request(&self, message: Message) -> Result<Message, CliError> {
-        or_interrupted(self.node.request(self.peer.clone(), message, self.args.timeout)).await?.map_err(CliError::failed)
+        for _ in 0..RECONNECTS {
+            match or_interrupted(self.node.request(self.peer.clone(), message.clone(), self.args.timeout)).await? {
+                Err(RequestError::Disconnected(_) | RequestError::NotSent(PeerSendError::NotConnected(_))) => self.reconnect().await?,
+                answer => return answer.map_err(CliError::failed),
+            }
+        }
+        Err(CliError::Failed("the connection is lost again and again; does another program use the same key?".into()))
     }
 
     /// Asks, and gives the RESULT; one with an error is a failure.
@@ -161,7 +174,7 @@ impl Client {
     pub(super) async fn close(self) {
         self.node.shutdown().await;
         for transport in &self.transports {
-            let _ = tokio::time::timeout(Duration::from_secs(1), transport.idle()).await;
+            let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
         }
     }
 }

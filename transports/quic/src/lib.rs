@@ -23,6 +23,7 @@ mod congestion;
 mod driver;
 mod error;
 mod lanes;
+mod raw;
 mod socket;
 mod transport;
 

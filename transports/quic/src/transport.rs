@@ -94,7 +94,23 @@ impl QuicTransport {
         Ok(())
     }
 
-    fn dialing(&self, v6: bool) -> Result<&(Endpoint, Buffers), ConnectError> {
+    pub(crate) fn peer(&self) -> &LocalPeer {
+        &self.0.peer
+    }
+
+    pub(crate) fn config(&self) -> &QuicConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn keys(&self) -> &EndpointKeys {
+        &self.0.keys
+    }
+
+    pub(crate) fn crypto(&self) -> &Arc<QuicClientConfig> {
+        &self.0.crypto
+    }
+
+    pub(crate) fn dialing(&self, v6: bool) -> Result<&(Endpoint, Buffers), ConnectError> {
         let cell = if v6 { &self.0.v6 } else { &self.0.v4 };
         if let Some(endpoint) = cell.get() {
             return Ok(endpoint);

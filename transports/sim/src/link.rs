@@ -8,6 +8,7 @@ use std::{
 
 use peerlane_transport::limits::QUANTUM;
 use rand::{Rng, RngExt};
+use tokio::sync::oneshot;
 
 use crate::wire::{EndId, Event, Parcel};
 
@@ -43,7 +44,8 @@ pub struct Link {
     /// Probability that a segment, or a datagram, is lost: 0.0 to 1.0. A segment is sent again after 9/8 of the
     /// round-trip time (RFC 9002, section 6.1.2), twice that after the next loss in a row, and so on up to a second.
     pub loss: f64,
-    /// Bytes per second, payload only; `None` is without limit. All connections between the two peers share it.
+    /// Bytes per second, payload only; `None` is without limit. All connections between the two peers share it. Only where
+    /// it's scarce do the classes' weights show: without limit, each class has what its window permits.
     pub rate: Option<u64>,
     /// The link's queue: a sender waits, and its scheduler stays free to choose, while segments before it need longer
     /// than this to leave. It bounds the queue to this time and one segment per connection. Below 2 ms, the link
@@ -143,6 +145,8 @@ pub(crate) struct Path {
     pub(crate) parked: Vec<Event>,
     /// Classes that are held up, by the sender's name for them, and what has arrived of each.
     pub(crate) stalled: BTreeMap<String, Vec<Parcel>>,
+    /// Who is to be told of the loss of the next segments with data, one each.
+    pub(crate) doomed: VecDeque<oneshot::Sender<()>>,
     /// Connections that wait for room in the queue, each once, served in turn.
     pub(crate) waiting: VecDeque<EndId>,
     /// It was set by itself, not by the default.
@@ -152,13 +156,22 @@ pub(crate) struct Path {
 }
 
 impl Path {
-    pub(crate) fn new(link: Link) -> Self {
-        Self { link, ..Self::default() }
+    pub(crate) fn new(link: Link, down: bool) -> Self {
+        Self { link, down, ..Self::default() }
     }
 
     /// When the queue has room: at once if that's past.
     pub(crate) fn room_at(&self) -> Duration {
         self.busy_until.saturating_sub(self.link.queue)
+    }
+
+    /// Sends a segment that is lost, whatever chance would say.
+    pub(crate) fn swallow(&mut self, now: Duration, bytes: usize) -> Fate {
+        if self.down {
+            return Fate::Cut;
+        }
+        self.busy_until = self.busy_until.max(now).saturating_add(self.link.occupied(bytes));
+        Fate::Lost(self.busy_until)
     }
 
     /// Sends a segment. Chance is asked only where it has a say, so a link without loss and jitter draws nothing.
@@ -196,13 +209,17 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn path(link: Link) -> Path {
+        Path::new(link, false)
+    }
+
     fn rng() -> ChaCha8Rng {
         ChaCha8Rng::seed_from_u64(1)
     }
 
     #[test]
     fn rate_and_latency_add_up_and_an_idle_link_earns_nothing() {
-        let mut path = Path::new(Link { latency: 20 * MS, rate: Some(1_000_000), ..Link::default() });
+        let mut path = path(Link { latency: 20 * MS, rate: Some(1_000_000), ..Link::default() });
         assert_eq!(path.transmit(Duration::ZERO, 5_000, &mut rng()), Fate::Arrives(25 * MS));
         assert_eq!(path.transmit(Duration::ZERO, 7_000, &mut rng()), Fate::Arrives(32 * MS));
         assert_eq!(path.room_at(), 7 * MS, "12 ms of bytes, of which 5 may wait");
@@ -211,7 +228,7 @@ mod tests {
 
     #[test]
     fn jitter_stays_within_its_bounds_and_loss_near_its_share() {
-        let mut path = Path::new(Link { latency: 10 * MS, jitter: 5 * MS, loss: 0.2, ..Link::default() });
+        let mut path = path(Link { latency: 10 * MS, jitter: 5 * MS, loss: 0.2, ..Link::default() });
         let mut rng = rng();
         let (mut lost, mut least, mut most) = (0, Duration::MAX, Duration::ZERO);
         for _ in 0..10_000 {
@@ -227,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_cut_empties_the_queue_and_counts() {
-        let mut path = Path::new(Link { rate: Some(1_000), ..Link::default() });
+        let mut path = path(Link { rate: Some(1_000), ..Link::default() });
         path.transmit(Duration::ZERO, 60_000, &mut rng());
         path.set_down(true);
         path.set_down(true);

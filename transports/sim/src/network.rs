@@ -5,7 +5,7 @@
 //! as soon as no other task has anything to do.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
@@ -16,7 +16,7 @@ use bytes::Bytes;
 use peerlane_transport::{ClassTable, PathStats, identity::PeerId};
 use rand::{SeedableRng, rngs::ChaCha8Rng};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, oneshot},
     time::Instant,
 };
 
@@ -47,6 +47,10 @@ struct Listening {
 pub(crate) struct State {
     rng: ChaCha8Rng,
     pub(crate) default_link: Link,
+    /// Every link is cut that isn't mended by itself.
+    pub(crate) all_down: bool,
+    /// As [`Path::doomed`], for what any dialer sends to whom it has dialed.
+    pub(crate) doomed: VecDeque<oneshot::Sender<()>>,
     pub(crate) paths: BTreeMap<(PeerId, PeerId), Path>,
     hosts: BTreeMap<PeerId, Ipv4Addr>,
     listeners: BTreeMap<SocketAddr, Listening>,
@@ -89,6 +93,8 @@ impl Network {
         let state = State {
             rng: ChaCha8Rng::seed_from_u64(seed),
             default_link: Link::default(),
+            all_down: false,
+            doomed: VecDeque::new(),
             paths: BTreeMap::new(),
             hosts: BTreeMap::new(),
             listeners: BTreeMap::new(),
@@ -159,6 +165,14 @@ impl Network {
             if let Some((from, to)) = state.route(end) {
                 let path = state.path(from, to);
                 path.waiting.retain(|waiting| *waiting != end);
+                // Nobody is left to say it again when the cut is over.
+                for said_in_vain in
+                    path.parked.extract_if(.., |event| matches!(event, Event::Lost(parcel) if parcel.from == end)).collect::<Vec<_>>()
+                {
+                    if let Event::Lost(parcel) = said_in_vain {
+                        state.settle(end, parcel.bytes);
+                    }
+                }
                 state.pass_on(from, to, now);
             }
             state.tidy(end.wire);
@@ -320,8 +334,8 @@ impl State {
     }
 
     pub(crate) fn path(&mut self, from: PeerId, to: PeerId) -> &mut Path {
-        let link = self.default_link;
-        self.paths.entry((from, to)).or_insert_with(|| Path::new(link))
+        let (link, down) = (self.default_link, self.all_down);
+        self.paths.entry((from, to)).or_insert_with(|| Path::new(link, down))
     }
 
     pub(crate) fn pace(&mut self, from: PeerId, to: PeerId) -> Pace {
@@ -392,10 +406,22 @@ impl State {
             sender.counters.sent.fetch_add(1, Ordering::Relaxed);
         }
         let rtt = self.pace(from, to).rtt;
-        let link = self.default_link;
-        let path = self.paths.entry((from, to)).or_insert_with(|| Path::new(link));
+        let Some(path) = self.paths.get_mut(&(from, to)) else { return };
         parcel.cuts = path.cuts;
-        match path.transmit(now, parcel.bytes, &mut self.rng) {
+        let doom = match parcel.channel {
+            Channel::Control => None,
+            _ if path.down => None,
+            _ if parcel.from.side == 0 => path.doomed.pop_front().or_else(|| self.doomed.pop_front()),
+            _ => path.doomed.pop_front(),
+        };
+        let fate = match &doom {
+            Some(_) => path.swallow(now, parcel.bytes),
+            None => path.transmit(now, parcel.bytes, &mut self.rng),
+        };
+        if let Some(told) = doom {
+            let _ = told.send(());
+        }
+        match fate {
             Fate::Arrives(at) => self.schedule(at, Event::Arrive(parcel)),
             Fate::Lost(left) => self.schedule(left.saturating_add(resend_delay(rtt, parcel.tries)), Event::Lost(parcel)),
             Fate::Cut => self.lose(now, parcel),

@@ -2,7 +2,12 @@
 
 use std::{fmt, io, net::Ipv4Addr, sync::Arc, time::Duration};
 
-use peerlane_transport::{admission::Terms, identity::PeerId};
+use peerlane_transport::{
+    admission::{LocalPeer, Terms},
+    identity::PeerId,
+};
+
+use tokio::sync::oneshot;
 
 use crate::{
     link::{Link, resend_delay},
@@ -45,6 +50,11 @@ impl World {
     pub fn transport(&self, peer: PeerId, terms: Terms) -> SimTransport {
         self.host(peer);
         SimTransport::new(self.network.clone(), peer, terms)
+    }
+
+    /// The same for a peer that its other transports, or a node, know already: with its key, terms and lists.
+    pub fn transport_for(&self, peer: &LocalPeer) -> SimTransport {
+        self.transport(peer.peer_id(), peer.terms.clone()).with_lists(peer.lists.clone())
     }
 
     /// The address of a peer's host: 10.0.0.1 for the first peer that the world hears of, and so on. Listening on
@@ -121,7 +131,8 @@ impl World {
 
     /// Cuts the link from one peer to another; the other direction goes on.
     pub fn partition_one_way(&self, from: &PeerId, to: &PeerId) {
-        self.network.change(|state, _| state.path(*from, *to).set_down(true));
+        // Nothing has waited for the beginning of a cut.
+        self.network.change(|state, _| drop(state.path(*from, *to).set_down(true)));
     }
 
     /// Ends the cuts between two peers, both ways. What waited is sent again one retransmission delay later.
@@ -139,6 +150,38 @@ impl World {
             }
             wake(state, from, to, now);
         });
+    }
+
+    /// Cuts every link, those of peers to come included, until [`heal`](Self::heal) or [`heal_all`](Self::heal_all).
+    pub fn partition_all(&self) {
+        self.network.change(|state, _| {
+            state.all_down = true;
+            state.paths.values_mut().for_each(|path| drop(path.set_down(true)));
+        });
+    }
+
+    /// Ends every cut.
+    pub fn heal_all(&self) {
+        let cut: Vec<_> = self.network.change(|state, _| {
+            state.all_down = false;
+            state.paths.iter().filter(|(_, path)| path.down).map(|(pair, _)| *pair).collect()
+        });
+        cut.iter().for_each(|(from, to)| self.heal_one_way(from, to));
+    }
+
+    /// Loses the next segment with data from one peer to another, whatever the link's chance is. The future completes when
+    /// it's lost; needn't be awaited.
+    pub fn lose_next(&self, from: &PeerId, to: &PeerId) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (told, lost) = oneshot::channel();
+        self.network.change(|state, _| state.path(*from, *to).doomed.push_back(told));
+        async { lost.await.unwrap_or_default() }
+    }
+
+    /// The same for the next that any dialer sends to whom it has dialed.
+    pub fn lose_next_of_any(&self) -> impl Future<Output = ()> + Send + 'static + use<> {
+        let (told, lost) = oneshot::channel();
+        self.network.change(|state, _| state.doomed.push_back(told));
+        async { lost.await.unwrap_or_default() }
     }
 
     /// Holds up the messages of a class from one peer to another at the receiver's door: they arrive, but aren't handed over, as

@@ -89,9 +89,9 @@ impl Connection {
         self.session.agreed(class)
     }
 
-    /// A number that is this connection's alone in this process.
+    /// A number that is this connection's alone in this process; a later connection's is larger.
     pub fn stable_id(&self) -> usize {
-        Arc::as_ptr(&self.session) as usize
+        self.session.number()
     }
 
     /// Queues a whole message, waiting for room in its class. Queued isn't delivered: only an answer of the

@@ -192,15 +192,17 @@ impl<S: LaneSource> LaneIn<'_, S> {
 
     async fn streamed(&mut self, inbox: &Inbox, number: u64) -> Result<(), Closed> {
         let room = inbox.reserve(0).await.ok_or_else(|| self.ended())?;
-        let (session, lane) = (Arc::downgrade(self.session), self.lane);
+        let (session, lane) = (self.session, self.lane);
+        let weak = Arc::downgrade(session);
         let (stream, reader) = StreamIn::pair(move |code| {
-            if let Some(session) = session.upgrade() {
+            if let Some(session) = weak.upgrade() {
                 session.outbox().stop(lane, number, code);
             }
         });
         room.deliver(Inbound::Streamed(reader));
-        let result = self.parts(&stream).await;
-        stream.end(result.clone());
+        let stream = EndsAnyway { stream, session };
+        let result = self.parts(&stream.stream).await;
+        stream.stream.end(result.clone());
         match result {
             Err(RecvError::Closed(closed)) => Err(closed),
             _ => Ok(()),
@@ -225,5 +227,19 @@ impl<S: LaneSource> LaneIn<'_, S> {
                 _ => return Err(self.protocol("a record that may not stand in a streamed message").into()),
             }
         }
+    }
+}
+
+/// A lane's reader may be dropped when the connection ends; the message's reader must not wait for it for ever.
+struct EndsAnyway<'a> {
+    stream: Arc<StreamIn>,
+    session: &'a Session,
+}
+
+impl Drop for EndsAnyway<'_> {
+    fn drop(&mut self) {
+        let closed = self.session.closed().cloned();
+        // Only the first end counts: one that came in order stays.
+        self.stream.end(Err(closed.unwrap_or_else(|| Closed::transport(CloseCode::Lost, "the connection ended without a word")).into()));
     }
 }

@@ -51,6 +51,8 @@ pub struct SessionInfo {
 
 /// The inside of a connection: see the module's text.
 pub struct Session {
+    /// Counted rather than an address: one that is never used again, and in the same order in every run of a simulation.
+    number: usize,
     info: SessionInfo,
     remote: Mutex<Remote>,
     agreed: Agreed,
@@ -87,7 +89,9 @@ impl Session {
     /// Makes a session from what the hello agreed, and starts its supervisor (liveness). Must be called in a
     /// tokio runtime.
     pub fn start(info: SessionInfo, agreed: Agreed, table: ClassTable, limits: Limits) -> (Arc<Self>, Connection) {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
         let session = Arc::new(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             remote: Mutex::new(info.remote.clone()),
             outbox: Outbox::new(agreed.sending.clone(), agreed.known.clone()),
             inboxes: table.iter().map(|(_, class)| Inbox::new(class.receive_budget)).collect(),
@@ -281,6 +285,10 @@ impl Session {
     }
 
     // ----- for the handle
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
 
     pub(crate) fn remote(&self) -> Remote {
         self.remote.lock().clone()

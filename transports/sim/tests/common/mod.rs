@@ -16,6 +16,12 @@ pub const TRANSACT: ClassId = ClassId(2);
 pub const DATA: ClassId = ClassId(3);
 pub const BELIEF: ClassId = ClassId(4);
 
+/// Runs a scenario on virtual time, of which it has an hour: one that hangs fails.
+pub fn run<T>(scenario: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(Duration::from_secs(3600), scenario).await.unwrap() })
+}
+
 pub const fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }

@@ -1,0 +1,315 @@
+//! The `peerlane` program, as a user runs it: real processes over loopback, a real file of operations, kill -9.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Whatever is waited for must come within this; nothing is asserted about how fast.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn peerlane() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peerlane"));
+    command.stdin(Stdio::null()).env_remove("PEERLANE_LOG");
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    peerlane().args(args).output().unwrap()
+}
+
+/// Runs a command that must succeed; what it printed.
+fn good(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+/// Runs a command that must fail with this exit code; what it said.
+fn bad(code: i32, args: &[&str]) -> String {
+    let output = run(args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    said
+}
+
+struct World {
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// A key file; its path and peer ID.
+    fn key(&self, name: &str) -> (String, String) {
+        let file = self.path(name);
+        let id = good(&["key", "new", "--out", &file]);
+        (file, id)
+    }
+
+    fn file(&self, name: &str, lines: impl IntoIterator<Item = String>) -> String {
+        let file = self.path(name);
+        std::fs::write(&file, lines.into_iter().collect::<Vec<_>>().join("\n")).unwrap();
+        file
+    }
+}
+
+/// A peer's process, killed when the test ends, however it does.
+struct Peer {
+    child: Child,
+    at: String,
+    args: Vec<String>,
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Peer {
+    fn start(world: &World, name: &str, transport: &str, peers: &[&str]) -> Self {
+        let key = world.path(&format!("{name}.pem"));
+        if !Path::new(&key).exists() {
+            good(&["key", "new", "--out", &key]);
+        }
+        let data = world.path(name);
+        let mut args = vec!["peer", "--key", &key, "--listen", "127.0.0.1:0", "--transport", transport, "--data", &data];
+        peers.iter().for_each(|peer| args.extend(["--peer", peer]));
+        Self::spawn(args.into_iter().map(str::to_owned).collect())
+    }
+
+    fn spawn(args: Vec<String>) -> Self {
+        let mut child = peerlane().args(&args).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let at = line.strip_prefix("ready ").unwrap_or_else(|| panic!("not ready: {line:?}")).split(' ').next().unwrap().to_owned();
+        Self { child, at, args }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// The same peer again, on the same port.
+    fn restart(&mut self) {
+        let listen = self.args.iter().position(|arg| arg == "--listen").unwrap() + 1;
+        self.args[listen] = self.at.split('@').nth(1).unwrap().to_owned();
+        *self = Self::spawn(std::mem::take(&mut self.args));
+    }
+
+    /// Ends as Ctrl-C ends it; the exit code.
+    fn interrupt(mut self) -> Option<i32> {
+        assert!(Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+
+    fn status(&self, world: &World) -> Value {
+        let (key, _) = world.key(&format!("asks-{}.pem", rand::random::<u64>()));
+        serde_json::from_str(&good(&["status", "--key", &key, "--to", &self.at, "--json"])).unwrap()
+    }
+}
+
+/// Waits until all have the same root and so many operations.
+fn converged(world: &World, peers: &[&Peer], operations: u64) {
+    let started = Instant::now();
+    loop {
+        let all: Vec<Value> = peers.iter().map(|peer| peer.status(world)).collect();
+        if all.iter().all(|status| status["root"] == all[0]["root"] && status["operations"] == operations) {
+            return;
+        }
+        assert!(started.elapsed() < PATIENCE, "{all:#?}");
+    }
+}
+
+/// Operations made from a real file: a package list where there's one.
+fn real_lines(most: usize) -> Vec<String> {
+    let file = ["/var/lib/dpkg/status", "/etc/services", "/etc/passwd"].iter().map(PathBuf::from).find(|file| file.is_file());
+    let text = file.map_or_else(|| "a\nb\nc\n".repeat(100), |file| String::from_utf8_lossy(&std::fs::read(file).unwrap()).into_owned());
+    let put = |(i, line): (usize, &str)| serde_json::json!({ "op": "put", "key": format!("{i:06}"), "value": line }).to_string();
+    text.lines().cycle().take(most).enumerate().map(put).collect()
+}
+
+#[test]
+fn three_peers_on_mixed_transports_load_a_file_and_survive_a_kill() {
+    let world = World::new();
+    let a = Peer::start(&world, "a", "auto", &[]);
+    let mut b = Peer::start(&world, "b", "quic", &[&a.at]);
+    let c = Peer::start(&world, "c", "tcp", &[&a.at]);
+    let (account, id) = world.key("account.pem");
+    let lines = real_lines(6000);
+    let total = lines.len() as u64;
+    let file = world.file("OPS.jsonl", lines.clone());
+    let args = ["transact", "--key", &account, "--to", &a.at, "--file", &file, "--json"];
+    let mut loading = peerlane().args(args).stdout(Stdio::piped()).spawn().unwrap();
+    // In the middle of it, as far as one can tell from outside: some operations are there.
+    let started = Instant::now();
+    while a.status(&world)["operations"].as_u64().unwrap() < total / 10 {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    b.kill();
+    assert!(loading.wait().unwrap().success());
+    b.restart();
+    converged(&world, &[&a, &b, &c], total);
+    let (key, _) = world.key("reader.pem");
+    for (peer, i) in [(&b, 0), (&c, lines.len() - 1)] {
+        let got = good(&["query", "--key", &key, "--to", &peer.at, "--json", "get", &id, &format!("{i:06}")]);
+        let (got, loaded): (Value, Value) = (serde_json::from_str(&got).unwrap(), serde_json::from_str(&lines[i]).unwrap());
+        assert_eq!(got["value"], loaded["value"]);
+    }
+    // The whole of it, page by page.
+    let all = good(&["query", "--key", &key, "--to", &b.at, "--json", "prefix", &id, ""]);
+    assert_eq!(all.lines().count(), lines.len());
+    for peer in [a, b, c] {
+        assert_eq!(peer.interrupt(), Some(0));
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_when_the_peer_that_takes_it_is_killed() {
+    let world = World::new();
+    let mut peer = Peer::start(&world, "a", "quic", &[]);
+    let (account, id) = world.key("account.pem");
+    for round in 1..=3u64 {
+        good(&["transact", "--key", &account, "--to", &peer.at, "put", "round", &round.to_string()]);
+        peer.kill();
+        peer.restart();
+        let (key, _) = world.key(&format!("reader{round}.pem"));
+        assert_eq!(good(&["query", "--key", &key, "--to", &peer.at, "get", &id, "round"]), round.to_string());
+    }
+}
+
+#[test]
+fn a_load_goes_on_where_it_was_interrupted() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "auto", &[]);
+    let (account, id) = world.key("account.pem");
+    let lines = real_lines(100);
+    let half = world.file("half.jsonl", lines[..40].to_vec());
+    let whole = world.file("whole.jsonl", lines.clone());
+    good(&["transact", "--key", &account, "--to", &peer.at, "--file", &half]);
+    let report = good(&["transact", "--key", &account, "--to", &peer.at, "--file", &whole, "--resume", "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((report["applied"].as_u64(), report["skipped"].as_u64()), (Some(60), Some(40)));
+    assert_eq!(good(&["query", "--key", &account, "--to", &peer.at, "accounts"]), format!("{id}\t100"));
+    good(&["transact", "--key", &account, "--to", &peer.at, "del", "000000"]);
+    assert!(bad(1, &["query", "--key", &account, "--to", &peer.at, "get", &id, "000000"]).contains("no key"));
+}
+
+#[test]
+fn each_transport_answers_pings_and_says_which_it_is() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "auto", &[]);
+    for transport in ["quic", "tcp"] {
+        let (key, _) = world.key(&format!("{transport}.pem"));
+        let args = ["ping", "--key", &key, "--to", &peer.at, "--transport", transport, "--count", "3", "--interval", "0.01", "--json"];
+        let lines: Vec<Value> = good(&args).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 4);
+        assert!(lines[..3].iter().all(|line| line["transport"] == transport));
+    }
+}
+
+#[test]
+fn a_wrong_key_is_named_with_the_right_one() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "auto", &[]);
+    let (key, _) = world.key("me.pem");
+    let (_, other) = world.key("other.pem");
+    let (id, socket) = peer.at.split_once('@').unwrap();
+    for transport in ["quic", "tcp"] {
+        let said = bad(1, &["status", "--key", &key, "--to", &format!("{other}@{socket}"), "--transport", transport]);
+        assert!(said.contains(&other) && said.contains(id), "{said}");
+    }
+}
+
+#[test]
+fn another_network_is_refused_with_both_names() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "auto", &[]);
+    for transport in ["quic", "tcp"] {
+        let (key, _) = world.key(&format!("{transport}.pem"));
+        let said = bad(1, &["status", "--key", &key, "--to", &peer.at, "--network", "elsewhere", "--transport", transport]);
+        assert!(said.contains("elsewhere") && said.contains("\"peerlane\""), "{said}");
+    }
+}
+
+#[test]
+fn a_blocked_peer_is_refused_and_others_are_not() {
+    let world = World::new();
+    let (blocked, blocked_id) = world.key("blocked.pem");
+    let (fine, _) = world.key("fine.pem");
+    let list = world.file("block.txt", ["# unwanted".into(), blocked_id]);
+    let key = world.key("a.pem").0;
+    let args = ["peer", "--key", &key, "--listen", "127.0.0.1:0", "--block", &list];
+    let peer = Peer::spawn(args.iter().map(|arg| (*arg).to_owned()).collect());
+    for transport in ["quic", "tcp"] {
+        bad(1, &["status", "--key", &blocked, "--to", &peer.at, "--transport", transport]);
+        good(&["status", "--key", &fine, "--to", &peer.at, "--transport", transport]);
+    }
+}
+
+#[test]
+fn bad_files_are_named_and_nothing_is_half_done() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "quic", &[]);
+    let (key, _) = world.key("me.pem");
+    let broken = world.file("broken.pem", ["-----BEGIN PRIVATE KEY-----".into(), "AAAA".into()]);
+    assert!(bad(2, &["status", "--key", &broken, "--to", &peer.at]).contains("broken.pem"));
+    assert!(bad(2, &["key", "show", &world.path("absent.pem")]).contains("absent.pem"));
+    // An existing key is never overwritten.
+    let before = std::fs::read(&key).unwrap();
+    assert!(bad(1, &["key", "new", "--out", &key]).contains("me.pem"));
+    assert_eq!(std::fs::read(&key).unwrap(), before);
+    let ops = world.file("OPS.jsonl", ["{\"op\":\"del\",\"key\":\"a\"}".into(), "{\"op\":\"frobnicate\"}".into()]);
+    assert!(bad(2, &["transact", "--key", &key, "--to", &peer.at, "--file", &ops]).contains("OPS.jsonl:2:"));
+    assert_eq!(peer.status(&world)["operations"], 0);
+    let list = world.file("list.txt", ["# peers".into(), "not a peer".into()]);
+    let said = bad(2, &["peer", "--key", &key, "--listen", "127.0.0.1:0", "--allow", &list]);
+    assert!(said.contains("list.txt") && said.contains('2'), "{said}");
+}
+
+#[test]
+fn a_port_or_a_data_directory_in_use_is_named() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "auto", &[]);
+    let (key, _) = world.key("b.pem");
+    let socket = peer.at.split('@').nth(1).unwrap();
+    for transport in ["quic", "tcp"] {
+        let said = bad(1, &["peer", "--key", &key, "--listen", socket, "--transport", transport]);
+        assert!(said.contains(socket), "{said}");
+    }
+    let said = bad(1, &["peer", "--key", &key, "--listen", "127.0.0.1:0", "--data", &world.path("a")]);
+    assert!(said.contains("in use"), "{said}");
+    drop(peer);
+    let said = bad(1, &["peer", "--key", &key, "--listen", "127.0.0.1:0", "--data", &world.path("a"), "--network", "elsewhere"]);
+    assert!(said.contains("belongs to network"), "{said}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_two() {
+    for args in [
+        &["frobnicate"][..],
+        &["status"],
+        &["peer", "--listen", "here"],
+        &["query", "--to", "nobody", "root"],
+        &["bench", "--transport", "pigeon"],
+    ] {
+        bad(2, args);
+    }
+    assert!(good(&["limits"]).contains("total"));
+    assert!(good(&["--help"]).contains("Examples"));
+}
