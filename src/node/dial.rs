@@ -196,8 +196,7 @@ async fn race<P: Protocol>(
 ) -> Result<Connection, DialError> {
     let mut attempts: Vec<(usize, &PeerAddr)> = addrs.iter().flat_map(|addr| ranks.iter().map(move |rank| (*rank, addr))).collect();
     attempts.sort_by_key(|(rank, addr)| worked.as_ref() != Some(&(*rank, (*addr).clone())));
-    let mut failed =
-        DialError { peer: addrs.first().cloned().unwrap_or_else(|| unknown(&node.local.peer_id()).peer), attempts: Vec::new() };
+    let mut failed = untried(&node.local.peer_id(), addrs);
     let racing = async {
         let mut waiting = attempts.into_iter();
         let mut running: FuturesUnordered<Attempting<'_>> = FuturesUnordered::new();
