@@ -9,12 +9,12 @@ use std::{
 };
 
 use bytes::{Buf, Bytes, BytesMut};
-use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+use data_encoding::HEXLOWER;
 use ed25519_dalek::{Signer as _, SigningKey};
 use peerlane::{
     cad015::{ErrorCode, MAX_HASHES, MAX_OPERATIONS, Message, MessageType, Payload, peek_id},
     cell::{
-        Cell, HashKind, MemoryCells, Name, Profile, Reader, Ref, Signed, ValueId, Vector, Writer, decode, encode, encode_ref_into, refs, vlq,
+        Cell, HashKind, MemoryCells, Name, Profile, Reader, Ref, Signed, ValueId, Vector, Writer, decode, encode, encode_ref_into, vlq,
     },
     peer::{
         Answer, Belief, BeliefDelta, Counts, Edit, Include, MAX_BELIEF, MAX_KEY, MAX_PAGE, MAX_PARTS, MAX_VALUE, Operation, Query, Service,
@@ -128,7 +128,9 @@ fn shown(bytes: &[u8]) -> String {
 fn each_block_is_what_the_code_writes_and_reads() {
     let blocks = blocks();
     let mut failed = Vec::new();
+    let mut names = Vec::new();
     for Case { name, built, read } in cases() {
+        names.push(name);
         let Some(block) = blocks.get(name) else {
             failed.push(format!("{name}: no such block; the code writes\n{}", shown(&built)));
             continue;
@@ -137,13 +139,12 @@ fn each_block_is_what_the_code_writes_and_reads() {
             failed.push(format!("{name}: the document says\n{}\nthe code writes\n{}", shown(&block.bytes), shown(&built)));
             continue;
         }
-        eprintln!("reading {name}");
+        // Shown if reading panics.
+        println!("reading {name}");
         read(block.bytes.clone());
     }
-    let names: Vec<&str> = cases().iter().map(|case| case.name).collect();
-    failed.extend(blocks.iter().filter(|(name, block)| block.gets.is_none() && !names.contains(&name.as_str())).map(|(name, _)| {
-        format!("{name}: a block without a case")
-    }));
+    let idle = blocks.iter().filter(|(name, block)| block.gets.is_none() && !names.contains(&name.as_str()));
+    failed.extend(idle.map(|(name, _)| format!("{name}: a block without a case")));
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
@@ -221,7 +222,6 @@ fn identity() -> Vec<Case> {
         derived("derived-connection-id", "peerlane/1 quic connection id"),
     ]
 }
-
 
 // ----- control frames and the hello
 
@@ -333,14 +333,16 @@ fn stream(class: ClassId, message: Bytes) -> Bytes {
     run(async {
         let (session, connection) = session(&terms());
         connection.send(class, message).await.unwrap();
-        let mut out = BytesMut::new();
+        let (mut out, mut ends) = (BytesMut::new(), false);
         while let Some(Outgoing::Segment(segment)) = session.outbox().next(limits::QUANTUM, DatagramState::None) {
             if out.is_empty() {
                 out.extend_from_slice(&[segment.lane.to_byte()]);
             }
             segment.chunks.iter().for_each(|chunk| out.extend_from_slice(chunk));
-            assert_eq!(segment.lane.slot > 0, out.len() > limits::SMALL_MESSAGE || segment.lane.slot > 0);
+            assert_eq!((out[0], ends), (segment.lane.to_byte(), false), "one lane, and nothing behind its end");
+            ends = segment.fin;
         }
+        assert_eq!(ends, out[0] & 15 > 0, "a large message's stream ends, a class's own doesn't");
         out.freeze()
     })
 }
@@ -668,7 +670,7 @@ fn cells() -> Vec<Case> {
         one("cell-vector", Cell::Vector(Vector::short([int(1), keyword("a"), Ref::nil()]))),
         one("cell-list", list),
         one("cell-vector-18", vector),
-        one("cell-vector-32", long_items.clone()),
+        one("cell-vector-32", long_items),
         one("cell-map", map),
         one("cell-set", set),
         one("cell-index", index),
@@ -792,7 +794,7 @@ fn operations() -> Vec<Case> {
             let mut cells = MemoryCells::default();
             let edit = Edit::Put { key: Bytes::from_static(b"k"), value: vec![b'v'; 200].into() };
             let signed = Operation::sign(&edit, 3, &key(1), &NATIVE, &mut cells).unwrap();
-            assert_eq!(operations, [signed.clone()]);
+            assert_eq!(operations, std::slice::from_ref(&signed));
             let read = read_operation(&encode(&Cell::Signed(Box::new(signed))), &cells);
             assert_eq!(Reader::new(&NATIVE, &cells).resolve(&read.value.unwrap()).unwrap().as_blob().unwrap().len(), 200);
         }),
@@ -883,9 +885,9 @@ fn yes(yes: bool) -> String {
 
 #[test]
 fn the_close_codes_are_the_tables() {
-    let ours = CloseCode::TABLE.iter().map(|(code, number, retry, meaning)| {
-        [number.to_string(), format!("{code:?}"), yes(*retry), (*meaning).to_string()]
-    });
+    let ours = CloseCode::TABLE
+        .iter()
+        .map(|(code, number, retry, meaning)| [number.to_string(), format!("{code:?}"), yes(*retry), (*meaning).to_string()]);
     assert_eq!(table("close-codes"), rows(ours));
 }
 
