@@ -83,7 +83,7 @@ fn builder() -> Result<NodeBuilder<Echo, Silent>, Error> {
     terms.classes = classes.clone();
     let local = LocalPeer::new(&identity, Arc::new(Lists::everybody()), terms)?;
     Ok(Node::builder(Echo(classes), local.clone())
-        .transport(AnyTransport::new(QuicTransport::new(local.clone(), &identity, QuicConfig::default())?))
+        .transport(AnyTransport::new(QuicTransport::new(local.clone(), QuicConfig::default())?))
         .transport(AnyTransport::new(TcpTransport::new(local, TcpConfig::default())?)))
 }
 

@@ -15,7 +15,7 @@ fn builder(seed: u8, names: &[&str]) -> NodeBuilder<Simple, Silent> {
     let mut builder = Node::builder(Simple::default(), here.clone()).listen("127.0.0.1:0".parse().unwrap());
     for name in names {
         builder = builder.transport(match *name {
-            "quic" => AnyTransport::new(QuicTransport::new(here.clone(), &identity(seed), QuicConfig::default()).unwrap()),
+            "quic" => AnyTransport::new(QuicTransport::new(here.clone(), QuicConfig::default()).unwrap()),
             _ => AnyTransport::new(TcpTransport::new(here.clone(), TcpConfig::default()).unwrap()),
         });
     }

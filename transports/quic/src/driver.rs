@@ -68,9 +68,9 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
             // A drained connection's last control frame must arrive: CONNECTION_CLOSE would take its place.
             let _ = tokio::time::timeout(LAST_WORDS, writer.finish(&session)).await;
         }
-        // One that ended otherwise is beyond words; quinn ignores the call then.
-        let code = if why.by == ClosedBy::Local { why.code } else { CloseCode::Done };
-        connection.close(close_number(code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
+        if why.by != ClosedBy::Remote {
+            connection.close(close_number(why.code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
+        }
     }
     // Only now may the streams go: dropping one tells the other side that it ends here.
     drop(writer);
@@ -89,7 +89,11 @@ async fn accept_lanes(connection: Connection, session: Arc<Session>) {
                 Ok(stream) => {
                     readers.spawn(lanes::receive(session.clone(), stream));
                 }
-                Err(_) => break,
+                // Said before the readers are stopped, so that who waits for a message hears why.
+                Err(error) => {
+                    session.end(closed(&error));
+                    break;
+                }
             },
         }
     }

@@ -118,6 +118,7 @@ impl SendLanes {
 
 /// A stream that this side receives on.
 struct StreamSource {
+    session: Arc<Session>,
     stream: RecvStream,
     chunks: [Bytes; CHUNKS],
 }
@@ -130,7 +131,8 @@ impl LaneSource for StreamSource {
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            Err(quinn::ReadError::ConnectionLost(error)) => Err(closed(&error)),
+            // What the session says comes first: once the connection has been closed here too, quinn knows only that.
+            Err(quinn::ReadError::ConnectionLost(error)) => Err(self.session.closed().cloned().unwrap_or_else(|| closed(&error))),
             Err(error) => Err(Closed::local(CloseCode::Protocol, format!("a lane was cut off: {error}"))),
         }
     }
@@ -144,7 +146,7 @@ pub(crate) async fn receive(session: Arc<Session>, mut stream: RecvStream) -> Re
         Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => return Err(closed(&error)),
         Err(_) => return Err(session.violation(CloseCode::Protocol, "a stream without a lane")),
     }
-    let mut source = StreamSource { stream, chunks: [const { Bytes::new() }; CHUNKS] };
+    let mut source = StreamSource { session: session.clone(), stream, chunks: [const { Bytes::new() }; CHUNKS] };
     let received = session.receive_lane(Lane::from_byte(lane[0]), &mut source).await;
     if received.is_ok() && lane[0] & 15 == 0 && session.closed().is_none() {
         return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
