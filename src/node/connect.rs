@@ -1,10 +1,14 @@
 //! A connection's life in the node: it's added to its peer, each of its classes is read, and its end is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use peerlane_transport::{ClassId, CloseCode, Closed, ClosedBy, Connection, Inbound, MessageReader, Order, limits::STREAM_BUFFER, varint};
+use peerlane_transport::{
+    ClassId, CloseCode, Closed, ClosedBy, Connection, Inbound, MessageReader, Order,
+    limits::{ENTRY_OVERHEAD, STREAM_BUFFER},
+    varint,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -118,6 +122,7 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
 async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &Link) -> (Closed, bool) {
     let connection = &link.connection;
     peer.retire(link.number);
+    link.giving_way.cancel();
     note_move(node, peer);
     // Handlers may answer over it while there's no other way.
     tokio::select! {
@@ -204,18 +209,60 @@ impl<P: Protocol> ClassReader<'_, P> {
                 }
                 inbound = self.link.connection.recv(self.class), if heads.len() < HEADS => inbound,
             };
-            if fifo {
-                self.peer.turn(self.link, self.class).await;
-            }
-            match inbound {
-                Ok(Inbound::Whole(bytes)) => self.whole(bytes).await,
-                Ok(Inbound::Streamed(reader)) if fifo => self.streamed(self.head(reader).await).await,
-                Ok(Inbound::Streamed(reader)) => heads.push(self.head(reader)),
+            let rest = match inbound {
                 Err(_) => break,
+                Ok(Inbound::Streamed(reader)) if !fifo => {
+                    heads.push(self.head(reader));
+                    continue;
+                }
+                Ok(inbound) => {
+                    let mut handing = std::pin::pin!(self.hand_over(inbound, fifo));
+                    tokio::select! {
+                        biased;
+                        () = &mut handing => continue,
+                        () = self.link.giving_way.cancelled() => tokio::join!(handing, self.take_in()).1,
+                    }
+                }
+            };
+            for inbound in rest {
+                match inbound {
+                    Inbound::Streamed(reader) if !fifo => heads.push(self.head(reader)),
+                    inbound => self.hand_over(inbound, fifo).await,
+                }
             }
         }
         while let Some(headed) = heads.next().await {
             self.streamed(headed).await;
+        }
+    }
+
+    /// Takes in what still comes by a link that gives way, however slow the handlers are: the link couldn't drain in
+    /// time otherwise, and messages would be lost.
+    async fn take_in(&self) -> VecDeque<Inbound> {
+        let Some(class) = self.node.classes.get(self.class) else { return VecDeque::new() };
+        // The bound: what may have waited on both sides and been on its way; small messages cost more here than there.
+        let bound = class.receive_budget.saturating_add(class.send_budget).saturating_add(class.window_total().saturating_mul(4));
+        let (mut taken, mut cost) = (VecDeque::new(), 0usize);
+        while cost < bound
+            && let Ok(inbound) = self.link.connection.recv(self.class).await
+        {
+            cost = cost.saturating_add(ENTRY_OVERHEAD).saturating_add(match &inbound {
+                Inbound::Whole(bytes) => bytes.len(),
+                Inbound::Streamed(_) => STREAM_BUFFER,
+            });
+            taken.push_back(inbound);
+        }
+        taken
+    }
+
+    /// Gives a message to whoever waits for it, or to the class's queue, once it's its turn.
+    async fn hand_over(&self, inbound: Inbound, fifo: bool) {
+        if fifo {
+            self.peer.turn(self.link, self.class).await;
+        }
+        match inbound {
+            Inbound::Whole(bytes) => self.whole(bytes).await,
+            Inbound::Streamed(reader) => self.streamed(self.head(reader).await).await,
         }
     }
 

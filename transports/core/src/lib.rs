@@ -24,6 +24,7 @@
 
 pub mod admission;
 pub mod class;
+pub mod conformance;
 mod connection;
 mod error;
 pub mod identity;

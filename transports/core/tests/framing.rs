@@ -1,7 +1,12 @@
 //! Two sessions over an in-memory byte stream: what every transport builds on, without any transport.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use peerlane_transport::{
@@ -10,15 +15,15 @@ use peerlane_transport::{
     framing,
     identity::Remote,
 };
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 const QUERY: ClassId = ClassId(1);
 const TRANSACT: ClassId = ClassId(2);
 const DATA: ClassId = ClassId(3);
 const BELIEF: ClassId = ClassId(4);
 
-fn side(io: DuplexStream, dialed: bool, terms: &Terms) -> Connection {
-    let info = SessionInfo {
+fn info(dialed: bool) -> SessionInfo {
+    SessionInfo {
         transport: "duplex",
         dialed,
         remote: Remote::anonymous("127.0.0.1:1".parse().unwrap()),
@@ -26,8 +31,11 @@ fn side(io: DuplexStream, dialed: bool, terms: &Terms) -> Connection {
         remote_addr: String::new(),
         exporter: [0; 32],
         path: Box::new(PathStats::unknown),
-    };
-    let (session, connection) = Session::start(info, Agreed::same(terms), terms.classes.clone(), terms.limits.clone());
+    }
+}
+
+fn side(io: impl AsyncRead + AsyncWrite + Send + 'static, dialed: bool, terms: &Terms) -> Connection {
+    let (session, connection) = Session::start(info(dialed), Agreed::same(terms), terms.classes.clone(), terms.limits.clone());
     tokio::spawn(framing::drive(io, session, BytesMut::new()));
     connection
 }
@@ -234,6 +242,38 @@ async fn close_reaches_the_other_side_with_code_and_reason() {
     assert!(matches!(b.recv(QUERY).await, Err(RecvError::Closed(c)) if c.code == CloseCode::Application));
 }
 
+#[tokio::test]
+async fn a_streamed_message_ends_with_its_connection() {
+    for class in [DATA, TRANSACT] {
+        let (a, b) = pair();
+        let mut writer = a.open(class).await.unwrap();
+        writer.write(&mut pattern(100, 0)).await.unwrap();
+        let Inbound::Streamed(mut reader) = b.recv(class).await.unwrap() else { panic!() };
+        assert_eq!(reader.read().await.unwrap().unwrap().len(), 100);
+        b.close(CloseCode::Shutdown, "");
+        // Its lane is gone by then: the reader must be told all the same.
+        let end = tokio::time::timeout(Duration::from_secs(5), reader.read()).await.expect("hung");
+        assert!(matches!(end, Err(RecvError::Closed(c)) if c.code == CloseCode::Shutdown));
+    }
+}
+
+#[tokio::test]
+async fn a_close_is_heard_by_a_side_that_is_writing() {
+    let (a, b) = pair();
+    // `b` is in the middle of a write when `a` closes and hangs up: it finds the pipe broken before it finds the CLOSE.
+    let flood = tokio::spawn({
+        let b = b.clone();
+        async move { while b.send(DATA, pattern(60_000, 1)).await.is_ok() {} }
+    });
+    for _ in 0..50 {
+        whole(&a, DATA).await;
+    }
+    a.close(CloseCode::Application, "enough");
+    let closed = b.closed().await;
+    assert_eq!((closed.by, closed.code, &*closed.reason), (ClosedBy::Remote, CloseCode::Application, "enough"));
+    flood.await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_silent_peer_is_given_up_after_the_idle_timeout() {
     let terms = Terms::new("test").unwrap();
@@ -308,4 +348,100 @@ async fn more_bytes_than_credit_close_the_connection() {
     let _ = tokio::io::AsyncWriteExt::write_all(&mut raw, &flood).await;
     let closed = connection.closed().await;
     assert_eq!((closed.by, closed.code), (ClosedBy::Local, CloseCode::FlowControl), "{closed}");
+}
+
+/// Takes all that's written, and passes it on only when it's told to.
+#[derive(Clone, Default)]
+struct Hoarder(Arc<std::sync::Mutex<Hoard>>);
+
+#[derive(Default)]
+struct Hoard {
+    written: Vec<u8>,
+    open: bool,
+    waker: Option<std::task::Waker>,
+}
+
+impl tokio::io::AsyncRead for Hoarder {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut tokio::io::ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl tokio::io::AsyncWrite for Hoarder {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.lock().unwrap().written.extend_from_slice(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut hoard = self.0.lock().unwrap();
+        if hoard.written.is_empty() || hoard.open {
+            return Poll::Ready(Ok(()));
+        }
+        hoard.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// What a stream holds back can't be overtaken: nothing is chosen until it has passed on what it has.
+#[tokio::test]
+async fn an_urgent_message_waits_behind_one_frame_at_most() {
+    let hoarder = Hoarder::default();
+    let connection = side(hoarder.clone(), true, &Terms::new("test").unwrap());
+    for _ in 0..10 {
+        connection.send(BELIEF, pattern(65_536, 1)).await.unwrap();
+    }
+    while hoarder.0.lock().unwrap().waker.is_none() {
+        tokio::task::yield_now().await;
+    }
+    connection.send(QUERY, pattern(100, 2)).await.unwrap();
+    tokio::task::yield_now().await;
+    let first = hoarder.0.lock().unwrap().written.clone();
+    assert!((1..=16 * 1024).contains(&first.len()) && first[0] == 0x40, "{} bytes of lane {:#x}", first.len(), first[0]);
+    let waker = {
+        let mut hoard = hoarder.0.lock().unwrap();
+        hoard.open = true;
+        hoard.waker.take().unwrap()
+    };
+    waker.wake();
+    while hoarder.0.lock().unwrap().written.len() == first.len() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(hoarder.0.lock().unwrap().written[first.len()], 0x10, "QUERY's lane comes next");
+}
+
+/// Reads fail, and so does the end of writing, as after a reset.
+struct Broken;
+
+impl tokio::io::AsyncRead for Broken {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut tokio::io::ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Err(std::io::ErrorKind::ConnectionReset.into()))
+    }
+}
+
+impl tokio::io::AsyncWrite for Broken {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Err(std::io::ErrorKind::NotConnected.into()))
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_both_ways_ends_the_connection_and_the_driver() {
+    let terms = Terms::new("test").unwrap();
+    let (session, connection) = Session::start(info(true), Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+    tokio::spawn(framing::drive(Broken, session, BytesMut::new())).await.unwrap();
+    let closed = connection.closed().await;
+    assert_eq!((closed.by, closed.code), (ClosedBy::Transport, CloseCode::Lost));
 }

@@ -154,7 +154,11 @@ async fn hellos(
     };
     let (session, connection) = Session::start(info, agreed, terms.classes.clone(), terms.limits.clone());
     session.guard(shared.local.lists.clone(), peer);
-    tokio::spawn(framing::drive(tls, session, early));
+    let counted = shared.driven.count(&session);
+    tokio::spawn(async move {
+        let _counted = counted;
+        framing::drive(tls, session, early).await;
+    });
     Ok(connection)
 }
 

@@ -18,6 +18,7 @@
 //! Round-trip time, window and losses as the kernel sees them: safe Rust has no way to `TCP_INFO` here; the connection
 //! measures the round trip itself.
 
+mod closing;
 mod config;
 mod dial;
 mod handshake;

@@ -17,7 +17,7 @@ use peerlane_transport::{
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
-use crate::{config::TcpConfig, dial, listener::TcpListener, socket};
+use crate::{closing::Driven, config::TcpConfig, dial, listener::TcpListener, socket};
 
 /// TLS 1.3 over TCP. Cheap to clone; clones share sessions to resume.
 #[derive(Clone)]
@@ -29,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) config: TcpConfig,
     pub(crate) connector: TlsConnector,
     pub(crate) acceptor: TlsAcceptor,
+    pub(crate) driven: Arc<Driven>,
     pub(crate) full: AtomicU64,
     pub(crate) resumed: AtomicU64,
 }
@@ -55,7 +56,15 @@ impl TcpTransport {
         options.key_log = config.key_log;
         let connector = Arc::new(local.tls.client_config(&options)?).into();
         let acceptor = Arc::new(local.tls.server_config(&options)?).into();
-        Ok(Self(Arc::new(Shared { local, config, connector, acceptor, full: AtomicU64::new(0), resumed: AtomicU64::new(0) })))
+        Ok(Self(Arc::new(Shared {
+            local,
+            config,
+            connector,
+            acceptor,
+            driven: Arc::default(),
+            full: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+        })))
     }
 
     /// How many TLS handshakes were completed, and how.
@@ -96,5 +105,10 @@ impl Transport for TcpTransport {
 
     async fn listen(&self, local: &SocketAddr) -> Result<TcpListener, ListenError> {
         TcpListener::bind(self.0.clone(), *local)
+    }
+
+    /// Waits for accepted connections too, a second or two at most, and not for living ones. See [`Transport::idle`].
+    async fn idle(&self) {
+        self.0.driven.idle().await;
     }
 }

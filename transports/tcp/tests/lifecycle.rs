@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::*;
 use peerlane_tcp::TcpConfig;
-use peerlane_transport::{CloseCode, ClosedBy, Inbound, Listener, SendError, Upgrade, identity::Host};
+use peerlane_transport::{CloseCode, ClosedBy, Inbound, Listener, SendError, Transport, Upgrade, identity::Host};
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
@@ -128,4 +128,26 @@ async fn a_dead_path_is_noticed_at_the_idle_timeout() {
     let (_tls, accepted) = tokio::join!(by_hand(&a, &addr, to, None), accepting);
     let closed = bounded(accepted.closed()).await;
     assert_eq!((closed.by, closed.code), (ClosedBy::Transport, CloseCode::TimedOut), "{closed}");
+}
+
+/// A process that ends when its transport is idle has told its peers.
+#[test]
+fn what_was_said_last_has_left_when_the_transport_is_idle() {
+    let (runtime, other) = (tokio::runtime::Runtime::new().unwrap(), tokio::runtime::Runtime::new().unwrap());
+    let (a, b) = (Node::new(1), Node::new(2));
+    for _ in 0..20 {
+        let (mut listener, addr) = other.block_on(b.listen());
+        let accepting = other.spawn(async move { listener.accept().await.unwrap().upgrade().await.unwrap() });
+        let dialed = runtime.block_on(a.transport.dial(&addr)).unwrap();
+        let accepted = other.block_on(accepting).unwrap();
+        dialed.close(CloseCode::Shutdown, "bye");
+        runtime.block_on(bounded(a.transport.idle()));
+        let closed = other.block_on(bounded(accepted.closed()));
+        assert_eq!((closed.by, closed.code, &*closed.reason), (ClosedBy::Remote, CloseCode::Shutdown, "bye"));
+        assert!(dialed.stats().path.socket_buffers.is_none(), "the socket is closed");
+    }
+    // A living one isn't waited for.
+    let living = other.block_on(async { meet(&a, &b).await });
+    other.block_on(bounded(a.transport.idle()));
+    drop(living);
 }

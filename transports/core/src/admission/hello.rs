@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::{
     CloseCode, Closed, ClosedBy, ConnectError,
     class::{ClassId, ClassTable, Delivery, Order, TrafficClass},
-    connection::Control,
+    connection::{Control, framing::hear_out},
     limits::{self, Limits},
     varint,
 };
@@ -182,7 +182,8 @@ pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
 }
 
 /// Exchanges hellos over the control stream: bare control frames, no lane bytes yet. `admit` is this side's verdict
-/// on the other's identity, told to the other side if it's a refusal. Gives what was agreed, and bytes that
+/// on the other's identity, told to the other side if it's a refusal. The stream must hold [`limits::MAX_HELLO`] bytes
+/// that nobody has read yet: both sides write before they read. Gives what was agreed, and bytes that
 /// arrived behind the ACCEPT.
 ///
 /// # Errors
@@ -199,7 +200,7 @@ pub async fn exchange<IO: AsyncRead + AsyncWrite + Unpin + Send>(
     if let Err(refusal) = admit {
         return refuse(io, refusal).await;
     }
-    write(io, &Control::Hello(encode(terms))).await?;
+    say(io, &mut input, &Control::Hello(encode(terms))).await?;
     let agreed = match next(io, &mut input).await? {
         Control::Hello(body) => match judge(terms, body) {
             Ok(agreed) => agreed,
@@ -208,7 +209,7 @@ pub async fn exchange<IO: AsyncRead + AsyncWrite + Unpin + Send>(
         Control::Close { code, reason } => return Err(Closed::remote(CloseCode::from_number(code), &reason).into()),
         _ => return refuse(io, Closed::local(CloseCode::BadHello, "no hello")).await,
     };
-    write(io, &Control::Accept).await?;
+    say(io, &mut input, &Control::Accept).await?;
     match next(io, &mut input).await? {
         Control::Accept => Ok((agreed, input)),
         Control::Close { code, reason } => Err(Closed::remote(CloseCode::from_number(code), &reason).into()),
@@ -223,12 +224,25 @@ async fn write<IO: AsyncWrite + Unpin + Send>(io: &mut IO, frame: &Control) -> R
     Ok(io.flush().await?)
 }
 
-async fn refuse<IO: AsyncWrite + Unpin + Send, T>(io: &mut IO, refusal: Closed) -> Result<T, ConnectError> {
+/// Writes a frame. A side that refuses hangs up without waiting for ours: then what counts is its reason, which can
+/// still be read, and not that we couldn't write.
+async fn say<IO: AsyncRead + AsyncWrite + Unpin + Send>(io: &mut IO, input: &mut BytesMut, frame: &Control) -> Result<(), ConnectError> {
+    let Err(unwritten) = write(io, frame).await else { return Ok(()) };
+    loop {
+        match next(io, input).await {
+            Ok(Control::Close { code, reason }) => return Err(Closed::remote(CloseCode::from_number(code), &reason).into()),
+            Ok(_) => {}
+            Err(_) => return Err(unwritten),
+        }
+    }
+}
+
+async fn refuse<IO: AsyncRead + AsyncWrite + Unpin + Send, T>(io: &mut IO, refusal: Closed) -> Result<T, ConnectError> {
     if refusal.by == ClosedBy::Local {
         let frame = Control::Close { code: refusal.code.number(), reason: Bytes::copy_from_slice(refusal.reason.as_bytes()) };
         // It's over either way; the other side is told if it still listens.
-        if write(io, &frame).await.is_ok() {
-            let _ = io.shutdown().await;
+        if write(io, &frame).await.is_ok() && io.shutdown().await.is_ok() {
+            hear_out(io).await;
         }
     }
     Err(refusal.into())
@@ -301,6 +315,17 @@ mod tests {
         let (ConnectError::Refused(a), ConnectError::Refused(b)) = (a.unwrap_err(), b.unwrap_err()) else { unreachable!() };
         assert_eq!((a.by, a.code), (ClosedBy::Local, CloseCode::NotAdmitted));
         assert_eq!((b.by, b.code, &*b.reason), (ClosedBy::Remote, CloseCode::NotAdmitted, "blocked"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_heard_after_the_refuser_has_hung_up() {
+        let (mut x, mut y) = tokio::io::duplex(256);
+        let close = Control::Close { code: CloseCode::NotAdmitted.number(), reason: Bytes::from_static(b"blocked") };
+        write(&mut x, &close).await.unwrap();
+        drop(x);
+        // Our hello can't be written any more.
+        let Err(ConnectError::Refused(closed)) = exchange(&mut y, &terms("n"), Ok(())).await else { unreachable!() };
+        assert_eq!((closed.by, closed.code), (ClosedBy::Remote, CloseCode::NotAdmitted));
     }
 
     #[tokio::test]

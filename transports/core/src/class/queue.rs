@@ -88,13 +88,18 @@ impl Line {
     }
 }
 
+/// Bytes on a lane, and the send budget that they still hold: given back as they leave, the rest with the last of them.
+#[derive(Debug)]
+struct Pending {
+    bytes: Bytes,
+    held: usize,
+}
+
 #[derive(Debug)]
 struct LaneOut {
     /// Encoded, not yet handed to the transport.
-    pending: VecDeque<Bytes>,
+    pending: VecDeque<Pending>,
     pending_bytes: usize,
-    /// Send budget that the pending bytes still hold.
-    held: usize,
     /// Bytes that may have been sent in all on this use of the lane, and bytes sent.
     allowed: u64,
     sent: u64,
@@ -113,7 +118,6 @@ impl LaneOut {
         Self {
             pending: VecDeque::new(),
             pending_bytes: 0,
-            held: 0,
             allowed: window as u64,
             sent: 0,
             blocked: false,
@@ -127,17 +131,17 @@ impl LaneOut {
         usize::try_from(self.allowed.saturating_sub(self.sent)).unwrap_or(usize::MAX)
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    fn push(&mut self, bytes: Bytes, held: usize) {
         if !bytes.is_empty() {
             self.pending_bytes += bytes.len();
-            self.pending.push_back(bytes);
+            self.pending.push_back(Pending { bytes, held });
         }
     }
 
     fn push_record(&mut self, record: Record) {
         let mut head = BytesMut::with_capacity(8);
         record.encode(&mut head);
-        self.push(head.freeze());
+        self.push(head.freeze(), 0);
     }
 }
 
@@ -376,7 +380,7 @@ impl ClassQueue {
                 {
                     stream.room.add_permits(chunk.len());
                     lane.push_record(Record::Part(chunk.len() as u64));
-                    lane.push(chunk);
+                    lane.push(chunk, 0);
                 }
                 if stream.chunks.is_empty()
                     && let Some(end) = stream.end
@@ -403,19 +407,18 @@ impl ClassQueue {
             taken.left(entry.queued, now);
             match entry.body {
                 Body::Whole(bytes) if !large && bytes.len() <= COALESCE => {
-                    lane.held += cost(bytes.len());
                     let mut run = BytesMut::with_capacity(bytes.len() + 4);
                     Record::Whole(bytes.len() as u64).encode(&mut run);
                     run.extend_from_slice(&bytes);
                     self.forget(entry.key, false);
-                    self.coalesce(&mut run, now, taken);
-                    self.lanes[slot].push(run.freeze());
+                    let held = cost(bytes.len()) + self.coalesce(&mut run, now, taken);
+                    self.lanes[slot].push(run.freeze(), held);
                     return;
                 }
                 Body::Whole(bytes) => {
-                    lane.held += cost(bytes.len());
                     lane.push_record(Record::Whole(bytes.len() as u64));
-                    lane.push(bytes);
+                    let held = cost(bytes.len());
+                    lane.push(bytes, held);
                     lane.busy = large;
                     lane.fin = large;
                     self.forget(entry.key, large);
@@ -432,46 +435,56 @@ impl ClassQueue {
         }
     }
 
-    /// Adds the small messages that come next to a run, up to a quantum.
-    fn coalesce(&mut self, run: &mut BytesMut, now: Instant, taken: &mut Taken) {
+    /// Adds the small messages that come next to a run, up to a quantum. The send budget that they hold.
+    fn coalesce(&mut self, run: &mut BytesMut, now: Instant, taken: &mut Taken) -> usize {
+        let mut held = 0;
         while let Some(Entry { body: Body::Whole(next), .. }) = self.small.peek()
             && next.len() <= COALESCE
             && run.len() + next.len() + 4 <= limits::QUANTUM
         {
-            let Some(entry) = self.small.pop() else { return };
+            let Some(entry) = self.small.pop() else { break };
             if let Body::Whole(bytes) = entry.body {
-                self.lanes[0].held += cost(bytes.len());
+                held += cost(bytes.len());
                 Record::Whole(bytes.len() as u64).encode(run);
                 run.extend_from_slice(&bytes);
                 taken.left(entry.queued, now);
                 self.forget(entry.key, false);
             }
         }
+        held
     }
 
-    /// Takes at most `max` bytes off a lane, within its credit.
+    /// Takes at most `max` bytes off a lane, within its credit: the end of one message and the beginning of the next
+    /// together, since a transport's cost is by the piece.
     pub(crate) fn take(&mut self, slot: u8, max: usize, now: Instant) -> Taken {
         let slot = usize::from(slot);
         let mut taken = Taken::default();
-        self.refill(slot, now, &mut taken);
+        let mut room = max.min(self.lanes[slot].credit());
+        loop {
+            self.refill(slot, now, &mut taken);
+            let lane = &mut self.lanes[slot];
+            while room > 0
+                && let Some(mut front) = lane.pending.pop_front()
+            {
+                let piece = if front.bytes.len() <= room { std::mem::take(&mut front.bytes) } else { front.bytes.split_to(room) };
+                room -= piece.len();
+                taken.bytes += piece.len();
+                lane.pending_bytes -= piece.len();
+                let released = if front.bytes.is_empty() { front.held } else { front.held.min(piece.len()) };
+                taken.released += released;
+                if !front.bytes.is_empty() {
+                    front.held -= released;
+                    lane.pending.push_front(front);
+                }
+                taken.chunks.push(piece);
+            }
+            if room == 0 || lane.fin || !self.has_data(slot) {
+                break;
+            }
+        }
         self.turn = (slot + 1) % self.lanes.len();
         let lane = &mut self.lanes[slot];
-        let mut room = max.min(lane.credit());
-        while room > 0
-            && let Some(front) = lane.pending.front_mut()
-        {
-            let piece = if front.len() <= room { std::mem::take(front) } else { front.split_to(room) };
-            if front.is_empty() {
-                lane.pending.pop_front();
-            }
-            room -= piece.len();
-            taken.bytes += piece.len();
-            taken.chunks.push(piece);
-        }
-        lane.pending_bytes -= taken.bytes;
         lane.sent += taken.bytes as u64;
-        taken.released = if lane.pending.is_empty() { lane.held } else { taken.bytes.min(lane.held) };
-        lane.held -= taken.released;
         if lane.fin && lane.pending.is_empty() {
             lane.fin = false;
             taken.fin = true;
@@ -485,7 +498,8 @@ impl ClassQueue {
         for chunk in rest.into_iter().rev().filter(|chunk| !chunk.is_empty()) {
             lane.pending_bytes += chunk.len();
             lane.sent = lane.sent.saturating_sub(chunk.len() as u64);
-            lane.pending.push_front(chunk);
+            // Its budget is free again already.
+            lane.pending.push_front(Pending { bytes: chunk, held: 0 });
         }
         lane.fin |= fin;
     }
@@ -524,5 +538,80 @@ impl Taken {
         self.messages += 1;
         self.waited_sum = self.waited_sum.saturating_add(waited);
         self.waited_max = self.waited_max.max(waited);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::class::table::Urgency;
+
+    fn queue() -> ClassQueue {
+        ClassQueue::new(&TrafficClass { window: 1 << 20, ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any) })
+    }
+
+    #[test]
+    fn a_piece_holds_the_end_of_one_message_and_the_beginning_of_the_next() {
+        let now = Instant::now();
+        let mut queue = queue();
+        let sizes = [65_536, 10, 5_000, 0, 2_000, 65_536, 1];
+        for size in sizes {
+            queue.push(Bytes::from(vec![size as u8; size]), None, now);
+        }
+        let (mut pieces, mut bytes, mut released, mut messages) = (Vec::new(), Vec::new(), 0, 0);
+        while queue.waiting() {
+            let slot = queue.ready_lane().unwrap();
+            let taken = queue.take(slot, 16_000, now);
+            pieces.push(taken.bytes);
+            bytes.extend(taken.chunks.concat());
+            released += taken.released;
+            messages += taken.messages;
+            // The budget comes back as the bytes leave, not before and not long after.
+            assert!(released <= bytes.len() + sizes.len() * limits::ENTRY_OVERHEAD && released + 16_000 >= bytes.len());
+        }
+        let (last, full) = pieces.split_last().unwrap();
+        assert!(full.iter().all(|len| *len == 16_000) && *last > 0, "{pieces:?}");
+        assert_eq!(released, sizes.iter().map(|size| cost(*size)).sum::<usize>());
+        assert_eq!(messages, sizes.len() as u64);
+        let mut expected = Vec::new();
+        for size in sizes {
+            Record::Whole(size as u64).encode(&mut expected);
+            expected.extend(vec![size as u8; size]);
+        }
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn a_large_messages_lane_ends_with_its_message() {
+        let now = Instant::now();
+        let mut queue = queue();
+        queue.push(Bytes::from(vec![1; 70_000]), None, now);
+        queue.push(Bytes::from(vec![2; 70_000]), None, now);
+        let mut ended = Vec::new();
+        while let Some(slot) = queue.ready_lane() {
+            let taken = queue.take(slot, 100_000, now);
+            assert_eq!((taken.bytes, taken.fin), (70_004, true));
+            ended.push(slot);
+        }
+        assert_eq!(ended, [1, 2]);
+    }
+
+    #[test]
+    fn what_is_given_back_leaves_again_and_frees_no_budget_twice() {
+        let now = Instant::now();
+        let mut queue = queue();
+        queue.push(Bytes::from(vec![1; 5_000]), None, now);
+        queue.push(Bytes::from(vec![2; 5_000]), None, now);
+        let first = queue.take(0, 8_000, now);
+        let mut released = first.released;
+        let whole = first.chunks.concat();
+        queue.give_back(0, vec![Bytes::copy_from_slice(&whole[3_000..])], false);
+        let rest = queue.take(0, 16_000, now);
+        released += rest.released;
+        assert_eq!(released, 2 * cost(5_000));
+        assert_eq!(rest.chunks.concat()[..5_000], whole[3_000..]);
+        assert_eq!(3_000 + rest.bytes, 2 * 5_004);
+        assert!(!queue.waiting());
     }
 }

@@ -11,20 +11,18 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::{Future, poll_fn},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::future::{FusedFuture as _, FutureExt as _};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::Notify,
-    task::JoinSet,
-};
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{Control, LaneSource, Session};
 use crate::{
@@ -56,60 +54,48 @@ pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
         let reading = async {
             let closed = read(&mut input, &session, early).await;
             session.end(closed);
-        }
-        .fuse();
-        tokio::pin!(reading);
-        // The reader goes on while the writer says its last words, and the other way round.
-        let written = tokio::select! {
-            biased;
-            written = write(&mut output, &session) => written,
-            () = async { (&mut reading).await; std::future::pending().await } => Ok(()),
         };
-        if let Err(error) = written {
-            // Writing fails first when the other side has closed; its reason stands before that in what is still to be read.
-            if !reading.is_terminated() {
-                let _ = tokio::time::timeout(LAST_WORDS, reading).await;
+        let writing = async {
+            if let Err(error) = write(&mut output, &session).await {
+                // The other side may have said why before it hung up; the reader finds that, or the end.
+                let _ = tokio::time::timeout(LAST_WORDS, session.over().cancelled()).await;
+                session.end(Closed::transport(CloseCode::Lost, error.to_string()));
             }
-            session.end(Closed::transport(CloseCode::Lost, error.to_string()));
+        };
+        // The reader goes on while the writer says its last words, and the other way round.
+        tokio::pin!(reading);
+        tokio::select! {
+            biased;
+            () = writing => {}
+            () = async { (&mut reading).await; std::future::pending().await } => {}
         }
     }
     if session.closed().is_some_and(|closed| closed.by == ClosedBy::Local) {
-        let _ = tokio::time::timeout(LAST_WORDS, discard(&mut input, session.table().window_total())).await;
+        hear_out(&mut input).await;
     }
 }
 
-/// Listens until the other side hangs up: a socket that is closed with bytes unread sends a reset, and that can
-/// overtake our last words. At most as many bytes as the other side may have had credit for.
-async fn discard<R: AsyncRead + Unpin>(input: &mut R, limit: usize) {
-    let mut buffer = BytesMut::with_capacity(limits::QUANTUM);
-    let mut left = limit;
-    while left > 0
-        && let Ok(len @ 1..) = input.read_buf(&mut buffer).await
-    {
-        left = left.saturating_sub(len);
-        buffer.clear();
-    }
+/// Reads until the other side hangs up, for a moment at most: a TCP that is closed with bytes unread resets the
+/// connection, and what was said last is lost on its way.
+pub(crate) async fn hear_out<R: AsyncRead + Unpin>(input: &mut R) {
+    let mut ignored = [0; 4096];
+    let hear = async { while input.read(&mut ignored).await.is_ok_and(|more| more > 0) {} };
+    let _ = tokio::time::timeout(LAST_WORDS, hear).await;
 }
 
 async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
     let (outbox, over) = (session.outbox(), session.over());
     let mut frame = BytesMut::with_capacity(limits::QUANTUM + HEAD);
     loop {
-        let next = match outbox.next(PAYLOAD, DatagramState::None) {
-            Some(next) => next,
-            None => {
-                // Nothing waits: now the byte stream may take its time to pass on what it has.
-                tokio::select! {
-                    biased;
-                    flushed = output.flush() => flushed?,
-                    () = over.cancelled() => return last_words(output, session, frame).await,
-                }
-                tokio::select! {
-                    biased;
-                    next = outbox.ready(PAYLOAD, DatagramState::None) => next,
-                    () = over.cancelled() => return last_words(output, session, frame).await,
-                }
-            }
+        // What is chosen can't be overtaken any more. So nothing is, until the byte stream has passed on what it has.
+        let next = async {
+            output.flush().await?;
+            Ok::<_, std::io::Error>(outbox.ready(PAYLOAD, DatagramState::None).await)
+        };
+        let next = tokio::select! {
+            biased;
+            next = next => next?,
+            () = over.cancelled() => return last_words(output, session, frame).await,
         };
         match next {
             Outgoing::Control(control) => control.chunks(PAYLOAD).for_each(|piece| put(&mut frame, CONTROL, &[piece])),
@@ -168,7 +154,7 @@ async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, mu
 #[derive(Default)]
 struct Channel {
     queue: Mutex<ChannelQueue>,
-    arrived: Notify,
+    arrived: AtomicWaker,
     taken: AtomicU64,
 }
 
@@ -179,26 +165,30 @@ struct ChannelQueue {
     ended: bool,
 }
 
+impl ChannelQueue {
+    /// Hands over what there is. `None`: nothing yet. `Some(false)`: nothing, and nothing will come.
+    fn take(&mut self, into: &mut VecDeque<Bytes>) -> Option<bool> {
+        into.append(&mut self.chunks);
+        if !self.tail.is_empty() {
+            into.push_back(self.tail.split().freeze());
+        }
+        match into.is_empty() {
+            false => Some(true),
+            true => self.ended.then_some(false),
+        }
+    }
+}
+
 struct ChannelSource(Arc<Channel>);
 
 impl LaneSource for ChannelSource {
-    async fn read(&mut self, into: &mut VecDeque<Bytes>) -> Result<bool, Closed> {
-        loop {
-            {
-                let mut queue = self.0.queue.lock();
-                into.append(&mut queue.chunks);
-                if !queue.tail.is_empty() {
-                    into.push_back(queue.tail.split().freeze());
-                }
-                if !into.is_empty() {
-                    return Ok(true);
-                }
-                if queue.ended {
-                    return Ok(false);
-                }
-            }
-            self.0.arrived.notified().await;
-        }
+    fn read(&mut self, into: &mut VecDeque<Bytes>) -> impl Future<Output = Result<bool, Closed>> + Send {
+        let channel = &self.0;
+        poll_fn(move |cx| {
+            // Registered first: what comes afterwards wakes, what came before is found.
+            channel.arrived.register(cx.waker());
+            channel.queue.lock().take(into).map_or(Poll::Pending, |more| Poll::Ready(Ok(more)))
+        })
     }
 
     fn taken(&mut self, bytes: usize) {
@@ -212,10 +202,29 @@ struct LaneState {
     window: u64,
 }
 
+/// The lanes that the other side uses, and those who take their bytes up: one each, so that one who waits for room
+/// holds up no other. They're polled by the stream's own task: what they do is to copy, and to be woken on another
+/// thread for that takes longer than the copy.
+#[derive(Default)]
+struct Lanes {
+    states: HashMap<u8, LaneState>,
+    readers: FuturesUnordered<BoxFuture<'static, ()>>,
+}
+
+impl Lanes {
+    /// Lets those who have something to do go on, and doesn't wait for any.
+    async fn advance(&mut self) {
+        poll_fn(|cx| {
+            while let Poll::Ready(Some(())) = self.readers.poll_next_unpin(cx) {}
+            Poll::Ready(())
+        })
+        .await;
+    }
+}
+
 /// Reads frames and hands them to their lanes, until the connection is over: why.
 async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut buffer: BytesMut) -> Closed {
-    let mut lanes: HashMap<u8, LaneState> = HashMap::new();
-    let mut readers: JoinSet<()> = JoinSet::new();
+    let mut lanes = Lanes::default();
     let mut control = BytesMut::new();
     loop {
         loop {
@@ -228,18 +237,20 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut b
                     }
                 }
                 Ok(Some((lane, payload))) => {
-                    if let Err(closed) = deliver(session, &mut lanes, &mut readers, lane, payload) {
+                    if let Err(closed) = deliver(session, &mut lanes, lane, payload) {
                         return closed;
                     }
                 }
                 Err(what) => return session.violation(CloseCode::Protocol, what),
             }
         }
+        // Before the buffer is filled again: once the lanes have taken their bytes, its memory is used again.
+        lanes.advance().await;
         buffer.reserve(2 * limits::QUANTUM);
         let read = tokio::select! {
             biased;
             () = session.over().cancelled() => return session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, "")),
-            Some(_) = readers.join_next(), if !readers.is_empty() => continue,
+            Some(()) = lanes.readers.next() => continue,
             read = input.read_buf(&mut buffer) => read,
         };
         match read {
@@ -282,15 +293,9 @@ fn frame_head(buffer: &[u8]) -> Result<Option<(u8, usize, usize)>, &'static str>
     }
 }
 
-fn deliver(
-    session: &Arc<Session>,
-    lanes: &mut HashMap<u8, LaneState>,
-    readers: &mut JoinSet<()>,
-    byte: u8,
-    payload: BytesMut,
-) -> Result<(), Closed> {
+fn deliver(session: &Arc<Session>, lanes: &mut Lanes, byte: u8, payload: BytesMut) -> Result<(), Closed> {
     let lane = Lane::from_byte(byte);
-    let state = match lanes.entry(byte) {
+    let state = match lanes.states.entry(byte) {
         std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
         std::collections::hash_map::Entry::Vacant(entry) => {
             let class = session.local_class(lane).map(|class| &session.table()[class]);
@@ -300,13 +305,10 @@ fn deliver(
             let channel = Arc::<Channel>::default();
             let window = (if lane.slot == 0 { class.window } else { class.large_window }) as u64;
             let (session, mut source) = (session.clone(), ChannelSource(channel.clone()));
-            readers.spawn(async move {
-                tokio::select! {
-                    biased;
-                    () = session.over().cancelled() => {}
-                    _ = session.receive_lane(lane, &mut source) => {}
-                }
-            });
+            // What ends the connection ends the lanes: they're dropped with the stream's reader.
+            lanes.readers.push(Box::pin(async move {
+                let _ = session.receive_lane(lane, &mut source).await;
+            }));
             entry.insert(LaneState { channel, received: 0, window })
         }
     };
@@ -315,8 +317,8 @@ fn deliver(
             return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
         }
         state.channel.queue.lock().ended = true;
-        state.channel.arrived.notify_one();
-        lanes.remove(&byte);
+        state.channel.arrived.wake();
+        lanes.states.remove(&byte);
         return Ok(());
     }
     state.received += payload.len() as u64;
@@ -334,6 +336,6 @@ fn deliver(
         queue.chunks.push_back(payload.freeze());
     }
     drop(queue);
-    state.channel.arrived.notify_one();
+    state.channel.arrived.wake();
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rcgen::{CertificateParams, DistinguishedName, DnType, PublicKeyData, SerialNumber, SignatureAlgorithm};
+use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_eddsa_type;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -52,6 +53,12 @@ impl Credentials {
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// Our certificate so many times, with our key.
+    pub(super) fn presenting(&self, count: usize) -> Option<CertifiedKey> {
+        let own = self.resolver.resolve(&[], &[])?;
+        Some(CertifiedKey::new(vec![self.certificate.clone(); count], own.key.clone()))
     }
 
     /// What rustls asks for certificate and key, in either role.

@@ -35,5 +35,6 @@ pub use peer_addr::{Host, PeerAddr, PeerAddrError, RESOLVED_MAX, ResolveError};
 pub use peer_id::{BadSignature, PeerId, PeerIdError};
 pub use remote::{Proof, REMOTE_ID_MAX, Remote, RemoteId, RemoteIdError, Scheme};
 pub use sessions::{SESSION_SERVERS_MAX, SESSION_TICKETS_MAX};
+pub(crate) use tls::Flaw;
 pub use tls::{ALPN, Tls, TlsOptions, check_alpn, server_name};
 pub use verifier::{Admission, CERTIFICATE_MAX, PeerVerifier, check_peer, peer_key};

@@ -86,6 +86,15 @@ pub struct Tls {
     resolver: Arc<rustls::sign::SingleCertAndKey>,
     verifier: Arc<PeerVerifier>,
     provider: Arc<CryptoProvider>,
+    flaw: Option<Flaw>,
+}
+
+/// What can be wrong with a peer's TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    NoCertificate,
+    TwoCertificates,
+    ForeignProtocol,
 }
 
 impl Tls {
@@ -98,7 +107,32 @@ impl Tls {
     pub fn new(identity: &Identity, admission: Arc<dyn Admission>) -> Result<Self, IdentityError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let credentials = Arc::new(Credentials::new(identity)?);
-        Ok(Self { resolver: credentials.resolver(), credentials, verifier: Arc::new(PeerVerifier::new(&provider, admission)), provider })
+        Ok(Self {
+            resolver: credentials.resolver(),
+            credentials,
+            verifier: Arc::new(PeerVerifier::new(&provider, admission)),
+            provider,
+            flaw: None,
+        })
+    }
+
+    /// A TLS with a flaw, which every peer must refuse: for the conformance suite alone.
+    pub(crate) fn flawed(identity: &Identity, admission: Arc<dyn Admission>, flaw: Flaw) -> Result<Self, IdentityError> {
+        let tls = Self::new(identity, admission)?;
+        let count = match flaw {
+            Flaw::NoCertificate => 0,
+            Flaw::TwoCertificates => 2,
+            Flaw::ForeignProtocol => 1,
+        };
+        let resolver = tls.credentials.presenting(count).map_or_else(|| tls.resolver.clone(), |certified| Arc::new(certified.into()));
+        Ok(Self { resolver, flaw: Some(flaw), ..tls })
+    }
+
+    fn alpn(&self, options: &TlsOptions) -> Vec<Vec<u8>> {
+        match self.flaw {
+            Some(Flaw::ForeignProtocol) => vec![b"foreign/1".to_vec()],
+            _ => vec![options.alpn.clone()],
+        }
     }
 
     /// Our own key.
@@ -133,7 +167,7 @@ impl Tls {
             .dangerous()
             .with_custom_certificate_verifier(self.verifier.clone())
             .with_client_cert_resolver(self.resolver.clone());
-        config.alpn_protocols = vec![options.alpn.clone()];
+        config.alpn_protocols = self.alpn(options);
         config.enable_sni = false;
         config.enable_early_data = false;
         config.resumption = Resumption::store(Arc::new(Sessions::default()));
@@ -156,7 +190,7 @@ impl Tls {
             .map_err(IdentityError::Configuration)?
             .with_client_cert_verifier(self.verifier.clone())
             .with_cert_resolver(self.resolver.clone());
-        config.alpn_protocols = vec![options.alpn.clone()];
+        config.alpn_protocols = self.alpn(options);
         config.max_early_data_size = 0;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(IdentityError::Configuration)?;

@@ -1,0 +1,40 @@
+//! TCP passes the conformance suite. `PEERLANE_CONFORMANCE=group::check` runs those whose name contains that.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::SocketAddr;
+
+use peerlane_tcp::{TcpConfig, TcpTransport};
+use peerlane_transport::{
+    ConnectError,
+    admission::LocalPeer,
+    conformance::{self, Capabilities, Factory},
+    identity::{PeerAddr, PeerId},
+};
+
+struct Tcp;
+
+impl Factory for Tcp {
+    type Transport = TcpTransport;
+
+    fn transport(&self, peer: &LocalPeer) -> Result<TcpTransport, ConnectError> {
+        TcpTransport::new(peer.clone(), TcpConfig::default())
+    }
+
+    fn local(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 0))
+    }
+
+    fn addr(&self, local: &SocketAddr, peer: PeerId) -> PeerAddr {
+        PeerAddr::new(peer, *local)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_passes() {
+    // Not isolated from loss, and no datagrams: TCP has one order.
+    let claims = Capabilities { identity: true, kernel_queue: true, ..Capabilities::default() };
+    let filter = std::env::var("PEERLANE_CONFORMANCE").unwrap_or_default();
+    let report = conformance::run_only(Tcp, claims, &filter).await;
+    println!("{report}");
+    report.assert_passed();
+}
