@@ -10,6 +10,7 @@ use peerlane_transport::{
     varint,
 };
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 
 use super::{
     config::{HEADS, STREAM_CANCELLED, STREAM_REFUSED},
@@ -28,7 +29,8 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// While a peer has two connections, so often it's looked whether one can give way.
 const CROWDED_TICK: Duration = Duration::from_secs(1);
 
-/// Adds a connection to its peer and starts its tasks. `wanted`: this side dialed, so the bound on peers doesn't hold.
+/// Adds a connection to its peer and starts its tasks. `wanted`: this side dialed, so the bound on peers doesn't hold;
+/// nor does it for trusted peers and those to be kept connected, whose number is the operator's.
 /// The peer, or why the connection was closed.
 pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, wanted: bool) -> Result<Arc<Peer<P::Message>>, CloseCode> {
     let refuse = |connection: &Connection, code: CloseCode, why: &str| {
@@ -38,6 +40,9 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
     if node.stopping.is_cancelled() {
         return refuse(&connection, CloseCode::Shutdown, "the node is shutting down");
     }
+    let remote = connection.remote();
+    let peer_id = remote.peer_id();
+    let wanted = wanted || peer_id.is_some_and(|id| node.known.keeps(&id) || node.local.lists.trusted(&id));
     let transport = connection.transport();
     let rank = node.transports.iter().position(|t| t.name() == transport).unwrap_or(node.transports.len());
     let (peer, link, first) = match node.registry.add(connection.clone(), rank, wanted) {
@@ -52,14 +57,15 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
         peer.moved();
         node.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
     }
+    let span = tracing::debug_span!("connection", peer = %peer.id, transport, number = link.number);
     for (class, _) in node.classes.iter() {
         if connection.has_class(class) {
-            node.tasks.spawn(read(node.clone(), peer.clone(), link.clone(), class));
+            node.tasks.spawn(read(node.clone(), peer.clone(), link.clone(), class).instrument(span.clone()));
         } else {
             peer.read_out(&link, class);
         }
     }
-    node.tasks.spawn(supervise(node.clone(), peer.clone(), link));
+    node.tasks.spawn(supervise(node.clone(), peer.clone(), link).instrument(span));
     Ok(peer)
 }
 
@@ -103,6 +109,10 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
     let ended = Ended { closed, drained };
     let _ = link.ended.set(ended.clone());
     link.idle.notify_waiters();
+    if node.closed.is_cancelled() {
+        // There are no workers any more that would make room for what was read.
+        link.abandon.cancel();
+    }
     // A reply that has arrived is a reply, even if its connection is over.
     let _ = timeout(LAST_REPLIES, link.until(|link| !link.is_reading())).await;
     let heir = peer.unseat(&link);
@@ -178,9 +188,8 @@ async fn read<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, lin
     let reader = ClassReader { node: &node, peer: &peer, link: &link, class };
     tokio::select! {
         biased;
-        () = link.abandon.cancelled() => {}
-        () = node.closed.cancelled() => {}
         () = reader.run() => {}
+        () = link.abandon.cancelled() => {}
     }
     peer.read_out(&link, class);
 }

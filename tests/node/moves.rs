@@ -45,7 +45,7 @@ async fn ask(node: NodeHandle<Simple>, to: PeerId, stop: Stop) -> u64 {
 
 /// Both are busy with each other while `during` happens and for a while after. All arrived once, in order where it
 /// counts.
-async fn busily(a: (&Node<Simple>, &Echo), b: (&Node<Simple>, &Echo), during: impl Future<Output = ()>) {
+pub async fn busily(a: (&Node<Simple>, &Echo), b: (&Node<Simple>, &Echo), during: impl Future<Output = ()>) {
     let stop = Stop::new();
     let start = |from: &Node<Simple>, to: &Node<Simple>| {
         let (from, to) = (from.handle(), to.peer_id());

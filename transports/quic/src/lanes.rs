@@ -47,8 +47,10 @@ type Opening = std::pin::Pin<Box<dyn Future<Output = Result<SendStream, quinn::C
 /// What became of a segment.
 pub(crate) enum Wrote {
     All,
-    /// The rest couldn't go now.
-    Part(Segment),
+    /// quinn takes no more of any lane now; this is what's left.
+    Full(Segment),
+    /// The lane's stream can't be opened now.
+    Unopened(Segment),
     /// The connection is over.
     Over,
 }
@@ -74,7 +76,7 @@ impl SendLanes {
                     segment.chunks.insert(0, Bytes::copy_from_slice(&[lane.to_byte()]));
                 }
                 Poll::Ready(Err(_)) => return Wrote::Over,
-                Poll::Pending => return Wrote::Part(segment),
+                Poll::Pending => return Wrote::Unopened(segment),
             }
         }
         let Some(stream) = self.streams.get_mut(&lane) else { return Wrote::Over };
@@ -86,10 +88,12 @@ impl SendLanes {
                 Poll::Ready(Ok(written)) => from += written.chunks,
                 // The other side never stops a stream; it closes the connection.
                 Poll::Ready(Err(_)) => return Wrote::Over,
+                // A lane has no more bytes than the other side's stream window has room for (its credit is smaller), so it
+                // can only be what quinn holds for all lanes together.
                 Poll::Pending => {
                     segment.chunks.drain(..from);
                     segment.bytes = segment.chunks.iter().map(Bytes::len).sum();
-                    return Wrote::Part(segment);
+                    return Wrote::Full(segment);
                 }
             }
         }
