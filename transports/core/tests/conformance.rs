@@ -18,7 +18,7 @@ use peerlane_transport::{
     admission::{LocalPeer, hello},
     conformance::{self, Capabilities, Factory, Report},
     framing,
-    identity::{PeerId, Remote},
+    identity::{Identity, PeerId, Remote},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
@@ -181,7 +181,7 @@ impl Memory {
 impl Factory for Memory {
     type Transport = InMemory;
 
-    fn transport(&self, peer: &LocalPeer) -> Result<InMemory, ConnectError> {
+    fn transport(&self, peer: &LocalPeer, _: &Identity) -> Result<InMemory, ConnectError> {
         Ok(InMemory { world: self.world.clone(), peer: peer.clone() })
     }
 
