@@ -11,18 +11,19 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use peerlane_transport::{
     ConnectError, Connection, ListenError, Listener, PathStats, Session, SessionInfo, Transport, Upgrade,
     admission::{LocalPeer, hello},
-    conformance::{self, Capabilities, Factory, Report},
+    conformance::{self, Capabilities, Factory, Outcome, Report},
     framing,
     identity::{Identity, PeerId, Remote},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 // ----- the transport
@@ -35,6 +36,26 @@ struct World {
     path: Path,
     /// Bytes that a pipe holds each way.
     depth: usize,
+    flaw: Option<Flaw>,
+}
+
+/// What a transport can do wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Flaw {
+    /// Whoever answers is taken for whom was dialed.
+    AnyKey,
+    /// The lists are asked at the handshake alone.
+    NoGuard,
+    /// A refusal isn't told to the other side.
+    SilentRefusal,
+    /// The connection ends without last words.
+    Mute,
+    /// A handshake holds up the next arrival.
+    OneByOne,
+    /// A task outlives its connection.
+    Leak,
+    /// Nobody ends a handshake that isn't answered.
+    Patient,
 }
 
 struct InMemory {
@@ -55,7 +76,7 @@ impl Transport for InMemory {
         let listener = self.world.listeners.lock().unwrap().get(&addr.port.0).cloned();
         let nobody = || ConnectError::Unreachable { addr: addr.to_string(), source: io::ErrorKind::ConnectionRefused.into() };
         let (ours, theirs) = tokio::io::duplex(self.world.depth);
-        let [ours, theirs] = [ours, theirs].map(|io| Pipe { io, world: self.world.clone() });
+        let [ours, theirs] = [(ours, true), (theirs, false)].map(|(io, dialed)| Pipe { io, world: self.world.clone(), dialed, lost: None });
         listener.ok_or_else(nobody)?.send(theirs).await.map_err(|_| nobody())?;
         connect(ours, &self.peer, Some(addr.peer)).await
     }
@@ -90,13 +111,17 @@ impl Listener for Port0 {
 
     async fn accept(&mut self) -> Result<Arrival, ListenError> {
         let pipe = self.arrivals.recv().await.ok_or(ListenError::Closed)?;
-        Ok(Arrival { pipe, peer: self.peer.clone() })
+        let peer = self.peer.clone();
+        if self.world.flaw == Some(Flaw::OneByOne) {
+            return Ok(Arrival::Done(connect(pipe, &peer, None).await));
+        }
+        Ok(Arrival::Pending { pipe, peer })
     }
 }
 
-struct Arrival {
-    pipe: Pipe,
-    peer: LocalPeer,
+enum Arrival {
+    Pending { pipe: Pipe, peer: LocalPeer },
+    Done(Result<Connection, ConnectError>),
 }
 
 impl Upgrade for Arrival {
@@ -105,20 +130,26 @@ impl Upgrade for Arrival {
     }
 
     async fn upgrade(self) -> Result<Connection, ConnectError> {
-        connect(self.pipe, &self.peer, None).await
+        match self {
+            Self::Pending { pipe, peer } => connect(pipe, &peer, None).await,
+            Self::Done(connection) => connection,
+        }
     }
 }
 
 /// Certificates are shown and not proven, which is good enough in one process; then the hello, and the session.
 async fn connect(mut pipe: Pipe, peer: &LocalPeer, expected: Option<PeerId>) -> Result<Connection, ConnectError> {
+    let flaw = pipe.world.flaw;
     let handshake = async {
         let own = peer.tls.credentials().certificate();
         pipe.write_u16(own.len() as u16).await?;
         pipe.write_all(own).await?;
         let mut theirs = vec![0; pipe.read_u16().await?.into()];
         pipe.read_exact(&mut theirs).await?;
-        let (remote, verdict, own_fault) = match peer.judge(expected.as_ref(), &[theirs.into()]) {
+        let asked = expected.as_ref().filter(|_| flaw != Some(Flaw::AnyKey));
+        let (remote, verdict, own_fault) = match peer.judge(asked, &[theirs.into()]) {
             Ok((id, remote)) => (Some((id, remote)), Ok(()), None),
+            Err((error, _)) if flaw == Some(Flaw::SilentRefusal) => return Err(error.into()),
             Err((error, closed)) => (None, Err(closed), Some(error)),
         };
         match hello::exchange(&mut pipe, &peer.terms, verdict).await {
@@ -126,7 +157,7 @@ async fn connect(mut pipe: Pipe, peer: &LocalPeer, expected: Option<PeerId>) -> 
             Err(error) => Err(own_fault.map_or(error, ConnectError::from)),
         }
     };
-    let limit = peer.terms.limits.handshake_timeout;
+    let limit = if flaw == Some(Flaw::Patient) { Duration::MAX } else { peer.terms.limits.handshake_timeout };
     let timeout = ConnectError::Timeout { what: "the handshake", limit };
     let ((id, remote), (agreed, early)): ((PeerId, Remote), _) = tokio::time::timeout(limit, handshake).await.map_err(|_| timeout)??;
     let info = SessionInfo {
@@ -139,8 +170,22 @@ async fn connect(mut pipe: Pipe, peer: &LocalPeer, expected: Option<PeerId>) -> 
         path: Box::new(PathStats::unknown),
     };
     let (session, connection) = Session::start(info, agreed, peer.terms.classes.clone(), peer.terms.limits.clone());
-    session.guard(peer.lists.clone(), id);
-    tokio::spawn(framing::drive(pipe, session, early));
+    if flaw != Some(Flaw::NoGuard) {
+        session.guard(peer.lists.clone(), id);
+    }
+    match flaw {
+        Some(Flaw::Mute) => drop(tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                () = session.over().cancelled() => {}
+                () = framing::drive(pipe, session.clone(), early) => {}
+            }
+        })),
+        _ => drop(tokio::spawn(framing::drive(pipe, session, early))),
+    }
+    if flaw == Some(Flaw::Leak) {
+        tokio::spawn(std::future::pending::<()>());
+    }
     Ok(connection)
 }
 
@@ -176,6 +221,10 @@ impl Memory {
     fn new(depth: usize, can_cut: bool) -> Self {
         Self { world: Arc::new(World { depth, ..World::default() }), can_cut }
     }
+
+    fn flawed(flaw: Flaw) -> Self {
+        Self { world: Arc::new(World { depth: 16 * 1024, flaw: Some(flaw), ..World::default() }), can_cut: true }
+    }
 }
 
 impl Factory for Memory {
@@ -201,14 +250,21 @@ impl Factory for Memory {
         self.world.path.cut(self.can_cut && cut);
         self.can_cut
     }
+
+    fn lose_next(&self) -> Option<Pin<Box<dyn Future<Output = ()> + Send>>> {
+        let (told, lost) = oneshot::channel();
+        *self.world.path.doomed.lock().unwrap() = Some(told);
+        Some(Box::pin(async move { drop(lost.await) }))
+    }
 }
 
-// ----- a path that can be cut
+// ----- a path that can be cut, and loses what a dialer sends: in order as it is, it brings it later, and all else behind it
 
 #[derive(Default)]
 struct Path {
     cut: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
+    doomed: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 impl Path {
@@ -231,12 +287,28 @@ impl Path {
 struct Pipe {
     io: DuplexStream,
     world: Arc<World>,
+    dialed: bool,
+    lost: Option<(Pin<Box<tokio::time::Sleep>>, Vec<u8>)>,
 }
 
 impl AsyncRead for Pipe {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         std::task::ready!(self.world.path.open(cx));
-        Pin::new(&mut self.io).poll_read(cx, buffer)
+        if let Some((back, data)) = &mut self.lost {
+            std::task::ready!(back.as_mut().poll(cx));
+            buffer.put_slice(data);
+            self.lost = None;
+            return Poll::Ready(Ok(()));
+        }
+        std::task::ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
+        let doomed = if self.dialed || buffer.filled().len() < 400 { None } else { self.world.path.doomed.lock().unwrap().take() };
+        if let Some(told) = doomed {
+            self.lost = Some((Box::pin(tokio::time::sleep(Duration::from_millis(30))), buffer.filled().to_vec()));
+            buffer.clear();
+            let _ = told.send(());
+            return self.poll_read(cx, buffer);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -277,4 +349,39 @@ async fn it_conforms_on_a_paused_clock() -> Report {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_conforms_on_several_threads() -> Report {
     conformance::run_only(Memory::new(64 * 1024, false), CLAIMS, &filter()).await
+}
+
+/// The checks that contain `filter`, all of which must have failed.
+async fn red(factory: Memory, claims: Capabilities, filter: &str) {
+    let what = format!("{:?}, {} bytes deep", factory.world.flaw, factory.world.depth);
+    let report = conformance::run_only(factory, claims, filter).await;
+    assert!(report.rows.len() == 1 && report.failed().count() == 1, "{what}: should be red\n{report}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_suite_sees_what_a_transport_does_wrong() {
+    for (flaw, check) in [
+        (Flaw::AnyKey, "a_wrong_key"),
+        (Flaw::AnyKey, "a_known_host"),
+        (Flaw::NoGuard, "blocked_later"),
+        (Flaw::SilentRefusal, "the_lists_are_asked"),
+        (Flaw::Mute, "code_and_reason"),
+        (Flaw::OneByOne, "a_slow_handshake"),
+        (Flaw::Leak, "a_thousand"),
+        (Flaw::Patient, "nobody_answers"),
+    ] {
+        red(Memory::flawed(flaw), CLAIMS, check).await;
+    }
+    // Megabytes given away can't be overtaken; and what's in order waits for what's lost.
+    red(Memory::new(8 << 20, true), CLAIMS, "an_urgent_message_passes").await;
+    red(Memory::new(16 * 1024, true), Capabilities { loss_isolated: true, ..CLAIMS }, "a_lost_packet").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_claimed_is_said() {
+    let report = conformance::run_only(Memory::new(16 * 1024, true), Capabilities::default(), "identity::").await;
+    let not_claimed = report.rows.iter().filter(|row| matches!(row.outcome, Outcome::NotClaimed(_))).count();
+    assert_eq!((not_claimed, report.failed().count()), (9, 0), "{report}");
+    assert!(report.to_string().contains("not claimed (identity)"));
+    assert!(!Report::default().passed(), "nothing was checked, and that's no success");
 }

@@ -113,6 +113,7 @@ pub(super) async fn a_flood_of_datagrams_stops_nobody<F: Factory>(kit: Arc<Kit<F
     let pair = kit.pair(&terms_of(table.clone())).await?;
     fill(&pair.a, &[(pulse, 900)], 24 * MIB)?;
     round_trips(&pair.a, &pair.b, query, 20, 200).await?;
+    whole(&pair.b, pulse).await?;
     drop(pair);
     kit.step("BELIEF under a flood of small messages in a Datagram class");
     let beside = || async {
@@ -120,11 +121,10 @@ pub(super) async fn a_flood_of_datagrams_stops_nobody<F: Factory>(kit: Arc<Kit<F
         let meter = Meter::new(table.len(), 0, 8 * MIB as u64);
         let _readers = [pulse, belief].map(|class| meter.read(&pair.b, class));
         fill(&pair.a, &[(belief, 16_000), (pulse, 900)], 24 * MIB)?;
-        let delivered = meter.counted().await;
+        meter.counted().await;
         let sent = pair.a.stats().classes.iter().map(|class| class.sent_bytes).collect::<Vec<_>>();
         // The weights are 20 and 5. Datagrams that were lost count as sent.
         ensure!(sent[belief.index()] >= sent[pulse.index()], "datagrams take more than BELIEF, with a quarter of its weight: {sent:?}");
-        ensure!(delivered[pulse.index()] > 0, "no datagram arrives");
         Ok(())
     };
     one_of_three(beside).await

@@ -1,9 +1,14 @@
 //! From the first byte to the end, whichever way it comes; and that nothing is left behind.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::{runtime::Handle, time::sleep};
+use tokio::{runtime::Handle, task::JoinSet, time::sleep};
 
 use super::{
     Factory,
@@ -18,21 +23,53 @@ use crate::{
 };
 
 pub(super) async fn a_slow_handshake_holds_up_no_other<F: Factory>(kit: Arc<Kit<F>>) -> Verdict {
-    let (slow, quick, listener) = (kit.peer(&terms())?, kit.peer(&terms())?, kit.peer(&terms())?);
+    let mut patient = terms();
+    patient.limits.handshake_timeout = Duration::from_secs(600);
+    let (slow, quick, listener) = (kit.peer(&patient)?, kit.peer(&patient)?, kit.peer(&patient)?);
     let (mut port, addr) = kit.listen(&listener).await?;
-    let dial = slow.transport.dial(&addr);
-    tokio::pin!(dial);
-    let first = tokio::select! {
-        biased;
-        arrival = port.accept() => arrival?,
-        _ = &mut dial => fail!("a dial is complete that nobody has accepted"),
-    };
-    kit.step("another dials while the first one's handshake stands still");
-    let (a, b) = meet(&quick, &addr, &mut port).await.both()?;
-    round_trips(&a, &b, standard(ClassTable::QUERY)?, 2, 100).await?;
-    kit.step("the first one goes on");
-    let (a, b) = tokio::join!(dial, first.upgrade());
-    round_trips(&a?, &b?, standard(ClassTable::QUERY)?, 2, 100).await
+    // However far a handshake has come before it stands still.
+    for polls in 1..=5 {
+        kit.step(format!("a handshake stands still after {polls} polls of its dialer"));
+        let dial = slow.transport.dial(&addr);
+        tokio::pin!(dial);
+        let mut left = polls;
+        let some_way = poll_fn(|cx| match left {
+            0 => Poll::Pending,
+            _ => {
+                left -= 1;
+                dial.as_mut().poll(cx).map(|_| ())
+            }
+        });
+        tokio::select! {
+            biased;
+            () = some_way => fail!("a dial is complete that nobody has accepted"),
+            () = sleep(Duration::from_millis(100)) => {}
+        }
+        kit.step(format!("another dials meanwhile, {polls}"));
+        let mut accepted = JoinSet::new();
+        let others = async {
+            loop {
+                match port.accept().await {
+                    Ok(arrival) => drop(accepted.spawn(arrival.upgrade())),
+                    Err(error) => return error,
+                }
+            }
+        };
+        tokio::pin!(others);
+        tokio::select! {
+            biased;
+            error = &mut others => fail!("the listener has ended: {error}"),
+            dialed = quick.transport.dial(&addr) => drop(dialed?.ping().await?),
+            () = sleep(Duration::from_secs(20)) => fail!("a handshake that stands still holds up the next"),
+        }
+        kit.step(format!("the first one goes on, {polls}"));
+        tokio::select! {
+            biased;
+            error = &mut others => fail!("the listener has ended: {error}"),
+            dialed = &mut dial => drop(dialed?.ping().await?),
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn a_handshake_that_nobody_answers_ends<F: Factory>(kit: Arc<Kit<F>>) -> Verdict {

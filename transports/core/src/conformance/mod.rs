@@ -40,7 +40,11 @@ use futures_util::future::BoxFuture;
 use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{ConnectError, Transport, admission::LocalPeer, identity::{Identity, PeerId}};
+use crate::{
+    ConnectError, Transport,
+    admission::LocalPeer,
+    identity::{Identity, PeerId},
+};
 use kit::Kit;
 pub use report::{Outcome, Report, Row};
 use report::{Stop, Verdict};
