@@ -20,6 +20,11 @@ pub mod node;
 pub mod peer;
 pub mod protocol;
 
+/// The README's example, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 pub use peerlane_quic as quic;
 pub use peerlane_tcp as tcp;
 pub use peerlane_transport as transport;

@@ -128,7 +128,8 @@ pub struct StreamHead<M> {
 /// What happens to a message for which its class has no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Overflow {
-    /// The class isn't read until there's room: the other side's senders of this class wait. Other classes go on.
+    /// The class isn't read until there's room: the other side's senders of this class wait. Other classes go on. Replies
+    /// of this class wait too: so a handler doesn't wait for a reply in its own class.
     Wait,
     /// It gets [`Protocol::overloaded`] at once, or is dropped and counted if that is `None`.
     Answer,
@@ -161,5 +162,61 @@ impl<M> Malformed<M> {
     /// The connection is closed.
     pub const fn close(why: &'static str) -> Self {
         Self { answer: None, close: true, why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Messages are their bytes; an empty one doesn't parse.
+    struct Raw;
+
+    impl Protocol for Raw {
+        type Message = Bytes;
+
+        fn classes(&self) -> ClassTable {
+            ClassTable::standard()
+        }
+
+        fn class_of(&self, _: &Bytes) -> ClassId {
+            ClassId(0)
+        }
+
+        fn encode(&self, message: &Bytes) -> Bytes {
+            message.clone()
+        }
+
+        fn decode(&self, _: ClassId, bytes: Bytes) -> Result<Bytes, Malformed<Bytes>> {
+            if bytes.is_empty() { Err(Malformed::ignore("empty")) } else { Ok(bytes) }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_is_read_once_it_is_whole_and_the_body_begins_behind_it(len in 0usize..20_000, cut in 0usize..20_010, body in 0usize..100) {
+            let message = Bytes::from(vec![5; len]);
+            let head = Raw.encode_head((len > 0).then_some(&message));
+            let start = Bytes::from([&head[..], &vec![9; body]].concat());
+            let read = Raw.decode_head(ClassId(0), &start);
+            if len > MAX_HEAD {
+                prop_assert!(read.is_err());
+            } else {
+                prop_assert_eq!(read.unwrap().unwrap(), StreamHead { message: (len > 0).then_some(message), length: head.len() });
+                if cut < head.len() {
+                    prop_assert_eq!(Raw.decode_head(ClassId(0), &start.slice(..cut)), Ok(None));
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_make_a_head_an_error_or_a_wish_for_more(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(Some(head)) = Raw.decode_head(ClassId(0), &bytes.clone().into()) {
+                prop_assert!(head.length <= bytes.len());
+            }
+        }
     }
 }

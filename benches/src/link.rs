@@ -96,19 +96,16 @@ fn identity(seed: u8) -> Result<Identity, Failed> {
     Identity::from_seed(&[seed; 32]).map_err(|error| Failed::Setup(error.to_string()))
 }
 
-fn peer(seed: u8) -> Result<(Identity, LocalPeer), Failed> {
-    let identity = identity(seed)?;
-    let peer = LocalPeer::open(&identity, "bench")?;
-    Ok((identity, peer))
+fn peer(seed: u8) -> Result<LocalPeer, Failed> {
+    Ok(LocalPeer::open(&identity(seed)?, "bench")?)
 }
 
 fn quic(seed: u8) -> Result<QuicTransport, Failed> {
-    let (identity, peer) = peer(seed)?;
-    Ok(QuicTransport::new(peer, &identity, QuicConfig::default())?)
+    Ok(QuicTransport::new(peer(seed)?, QuicConfig::default())?)
 }
 
 fn tcp(seed: u8) -> Result<TcpTransport, Failed> {
-    Ok(TcpTransport::new(peer(seed)?.1, TcpConfig::default())?)
+    Ok(TcpTransport::new(peer(seed)?, TcpConfig::default())?)
 }
 
 async fn meet<T>(dialer: T, listener: T) -> Result<Ends, Failed>
@@ -170,7 +167,7 @@ impl Link {
     /// # Cancel safety
     /// Dropping the future abandons the attempt.
     pub async fn tls(style: Style) -> Result<Self, Failed> {
-        Ok(Self(Ends::Tls(Tls::open(&peer(1)?.1, &peer(2)?.1, local(), style).await?)))
+        Ok(Self(Ends::Tls(Tls::open(&peer(1)?, &peer(2)?, local(), style).await?)))
     }
 
     /// What our layer knows of its sending side, for a look at what bounds it; nothing for raw.

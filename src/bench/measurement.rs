@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use peerlane_transport::PathStats;
+use peerlane_transport::{ClassId, ClassStats, ClassTable, Connection, PathStats};
 
 use super::error::LabError;
 
@@ -62,6 +62,18 @@ fn micros(ns: f64) -> f64 {
 pub struct End {
     /// What its transport knows of the path.
     pub path: PathStats,
+    /// The measured class on this end, warm-up included.
+    pub class: ClassStats,
+}
+
+impl End {
+    /// As it stands now.
+    pub(super) fn of(connection: &Connection) -> Self {
+        let mut stats = connection.stats();
+        let class = connection.classes().by_name(ClassTable::QUERY).map(ClassId::index);
+        let class = class.filter(|class| *class < stats.classes.len()).map(|class| stats.classes.swap_remove(class));
+        Self { path: stats.path, class: class.unwrap_or_default() }
+    }
 }
 
 /// What one case gave.

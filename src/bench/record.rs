@@ -1,9 +1,10 @@
 //! One measurement as a machine reads it: a JSON object on a line.
 
-use peerlane_transport::PathStats;
+use std::time::Duration;
+
 use serde::Serialize;
 
-use super::{Case, Environment, Lab, Measurement};
+use super::{Case, End, Environment, Lab, Measurement};
 
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +46,9 @@ pub struct Record {
     pub complete: bool,
     /// How the connection ended, if it did by itself.
     pub failure: Option<String>,
-    /// How late the generator was at 99%. It's part of the latencies.
+    /// How late the generator was, median: the system's time to wake a sleeping thread. It's part of the latencies.
+    pub lateness_p50_us: Option<f64>,
+    /// The same at 99%.
     pub lateness_p99_us: Option<f64>,
     /// The same at most.
     pub lateness_max_us: Option<f64>,
@@ -62,7 +65,7 @@ pub struct Record {
     /// Seconds under the same load before.
     pub warm_up_s: f64,
     /// What shares which thread.
-    pub threads: &'static str,
+    pub threads: String,
     /// The end that asks and floods.
     pub client: EndRecord,
     /// The end that answers and takes.
@@ -92,19 +95,27 @@ pub struct EndRecord {
     pub packets_sent: Option<u64>,
     /// Of them lost or sent again.
     pub packets_lost: Option<u64>,
+    /// How long the class's messages waited for the scheduler on this end, on average, warm-up included.
+    pub queue_mean_us: Option<f64>,
+    /// The same at most.
+    pub queue_max_us: Option<f64>,
 }
 
-impl From<&PathStats> for EndRecord {
-    fn from(path: &PathStats) -> Self {
+impl From<&End> for EndRecord {
+    fn from(End { path, class }: &End) -> Self {
+        let queued = u32::try_from(class.sent_messages).ok().filter(|sent| *sent > 0).map(|sent| class.queue_time / sent);
+        let micros = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
         Self {
             congestion_control: path.congestion_control.clone(),
             send_buffer_bytes: path.socket_buffers.map(|(send, _)| send),
             receive_buffer_bytes: path.socket_buffers.map(|(_, receive)| receive),
-            rtt_us: path.rtt.map(|rtt| rtt.as_secs_f64() * 1e6),
+            rtt_us: path.rtt.map(micros),
             cwnd_bytes: path.cwnd,
             mtu: path.mtu,
             packets_sent: path.sent,
             packets_lost: path.lost,
+            queue_mean_us: queued.map(micros),
+            queue_max_us: queued.map(|_| micros(class.queue_time_max)),
         }
     }
 }
@@ -131,6 +142,7 @@ impl Record {
             seed: case.seed,
             complete: measured.complete,
             failure: measured.failure.clone(),
+            lateness_p50_us: measured.lateness.quantile(0.5),
             lateness_p99_us: measured.lateness.quantile(0.99),
             lateness_max_us: measured.lateness.max(),
             rate_qps: work.rate,
@@ -140,8 +152,8 @@ impl Record {
             duration_s: measured.window.as_secs_f64(),
             warm_up_s: work.warm_up.as_secs_f64(),
             threads: lab.threads(),
-            client: (&measured.client.path).into(),
-            server: (&measured.server.path).into(),
+            client: (&measured.client).into(),
+            server: (&measured.server).into(),
             environment: environment.clone(),
         }
     }

@@ -41,6 +41,7 @@ fn every_scheduled_query_counts_and_the_flood_arrives() {
         }
         for end in ["client", "server"] {
             assert!(json[end]["congestion_control"].is_string() && json[end]["send_buffer_bytes"].is_u64(), "{line}");
+            assert!(json[end]["queue_max_us"].is_f64(), "{line}");
         }
     }
     let table = report::table(&plan, "loopback", &outcomes);

@@ -4,14 +4,10 @@ use std::{fmt, net::SocketAddr};
 
 use peerlane_quic::{QuicConfig, QuicTransport};
 use peerlane_tcp::{TcpConfig, TcpTransport};
-use peerlane_transport::{
-    AnyTransport, ConnectError,
-    admission::LocalPeer,
-    identity::{Identity, PeerAddr},
-};
+use peerlane_transport::{AnyTransport, ConnectError, admission::LocalPeer, identity::PeerAddr};
 
-/// Makes one end's transport of its identity and what its transports share.
-type Make = fn(&Identity, LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError>;
+/// Makes one end's transport of what its transports share.
+type Make = fn(LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError>;
 
 /// A transport as it's configured for a comparison. Each name's configuration is one row of [`Variant::ALL`].
 #[derive(Clone, Copy)]
@@ -24,8 +20,8 @@ impl Variant {
     /// Every one there is.
     pub const ALL: &'static [Self] = &[
         // The defaults, as users get them.
-        Self { name: "tcp", make: |_, peer| Ok(AnyTransport::new(TcpTransport::new(peer, TcpConfig::default())?)) },
-        Self { name: "quic", make: |identity, peer| Ok(AnyTransport::new(QuicTransport::new(peer, identity, QuicConfig::default())?)) },
+        Self { name: "tcp", make: |peer| Ok(AnyTransport::new(TcpTransport::new(peer, TcpConfig::default())?)) },
+        Self { name: "quic", make: |peer| Ok(AnyTransport::new(QuicTransport::new(peer, QuicConfig::default())?)) },
     ];
 
     /// The one of a name.
@@ -38,8 +34,8 @@ impl Variant {
         self.name
     }
 
-    pub(super) fn make(self, identity: &Identity, peer: LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError> {
-        (self.make)(identity, peer)
+    pub(super) fn make(self, peer: LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError> {
+        (self.make)(peer)
     }
 }
 

@@ -56,6 +56,9 @@ pub(super) struct Args {
     /// The schedules' seed: run N draws from seed + N.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Tasks that each end's runtime polls between two looks at its sockets and timers. tokio's own default is 61.
+    #[arg(long, value_name = "POLLS", default_value_t = Loopback::default().event_interval, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    event_interval: u32,
     /// Write one JSON object per measurement and line, as each ends; `-` is standard output, the table goes to standard
     /// error then.
     #[arg(long, value_name = "FILE")]
@@ -132,7 +135,7 @@ fn measure(args: &Args) -> Result<bool, BenchError> {
     let plan = args.plan();
     plan.check()?;
     let lab: &dyn Lab = match args.lab {
-        LabName::Loopback => &Loopback::new(),
+        LabName::Loopback => &Loopback { event_interval: args.event_interval },
     };
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();

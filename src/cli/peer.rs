@@ -154,7 +154,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         None => Store::in_memory(&settings.network, Profile::NATIVE),
     };
     let store = Arc::new(store.map_err(CliError::failed)?);
-    let transports = transports(settings.transport, &local, &identity, &settings.debugging)?;
+    let transports = transports(settings.transport, &local, &settings.debugging)?;
 
     let changed = Arc::new(Notify::new());
     let gossip = Gossip::new(store.clone(), identity.clone(), changed.clone());

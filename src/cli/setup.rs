@@ -59,7 +59,6 @@ pub(super) struct Debugging {
 pub(super) fn transports(
     choice: TransportChoice,
     local: &LocalPeer,
-    identity: &Identity,
     debugging: &Debugging,
 ) -> Result<Vec<AnyTransport<PeerAddr, SocketAddr>>, CliError> {
     let mut chosen = Vec::new();
@@ -67,7 +66,7 @@ pub(super) fn transports(
         let mut config = QuicConfig::default();
         config.qlog.clone_from(&debugging.qlog);
         config.key_log = debugging.key_log;
-        let quic = QuicTransport::new(local.clone(), identity, config).map_err(CliError::failed)?;
+        let quic = QuicTransport::new(local.clone(), config).map_err(CliError::failed)?;
         chosen.push(AnyTransport::new(quic));
     }
     if choice != TransportChoice::Quic {
@@ -120,7 +119,7 @@ impl Client {
     pub(super) async fn connect(args: &ClientArgs, identity: &Identity) -> Result<Self, CliError> {
         let terms = Terms::new(&args.network).map_err(CliError::usage)?;
         let local = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms).map_err(CliError::failed)?;
-        let transports = transports(args.transport, &local, identity, &Debugging::default())?;
+        let transports = transports(args.transport, &local, &Debugging::default())?;
         let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).handler(Silent);
         for transport in &transports {
             builder = builder.transport(transport.clone());

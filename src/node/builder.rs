@@ -66,10 +66,7 @@ impl<P: Protocol> Deref for Node<P> {
 
 impl<P: Protocol> Drop for Node<P> {
     fn drop(&mut self) {
-        let inner = self.handle.inner();
-        inner.stopping.cancel();
-        inner.closed.cancel();
-        inner.tasks.close();
+        self.handle.inner().close();
     }
 }
 
@@ -154,7 +151,8 @@ impl<P: Protocol, H: Handler<P>> NodeBuilder<P, H> {
         let handler = Arc::new(handler);
         for (class, _) in inner.classes.iter() {
             for _ in 0..inner.config.workers {
-                inner.tasks.spawn(work(inner.clone(), class, handler.clone()));
+                let worker = inner.tasks.spawn(work(inner.clone(), class, handler.clone()));
+                inner.workers.lock().push(worker.abort_handle());
             }
         }
         for bound in bound {

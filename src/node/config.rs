@@ -15,6 +15,7 @@ pub struct NodeConfig {
     pub queue_bytes: usize,
     /// Messages that one peer may have waiting for a worker in a class whose overflow is
     /// [`Wait`](crate::protocol::Overflow::Wait). Count, at least 1; the others stay in the connection's receive budget.
+    /// Worst-case memory per peer and class: one largest message, or an eighth of `queue_bytes`.
     pub queue_per_peer: usize,
     /// Requests of this node that wait for a reply, per peer. Count. Worst case: a few hundred bytes each.
     pub requests_per_peer: usize,

@@ -1,11 +1,16 @@
 //! A connection's life in the node: it's added to its peer, each of its classes is read, and its end is told.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use peerlane_transport::{ClassId, CloseCode, Closed, ClosedBy, Connection, Inbound, MessageReader, Order, limits::STREAM_BUFFER, varint};
+use peerlane_transport::{
+    ClassId, CloseCode, Closed, ClosedBy, Connection, Inbound, MessageReader, Order,
+    limits::{ENTRY_OVERHEAD, STREAM_BUFFER},
+    varint,
+};
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 
 use super::{
     config::{HEADS, STREAM_CANCELLED, STREAM_REFUSED},
@@ -24,7 +29,8 @@ const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// While a peer has two connections, so often it's looked whether one can give way.
 const CROWDED_TICK: Duration = Duration::from_secs(1);
 
-/// Adds a connection to its peer and starts its tasks. `wanted`: this side dialed, so the bound on peers doesn't hold.
+/// Adds a connection to its peer and starts its tasks. `wanted`: this side dialed, so the bound on peers doesn't hold;
+/// nor does it for trusted peers and those to be kept connected, whose number is the operator's.
 /// The peer, or why the connection was closed.
 pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, wanted: bool) -> Result<Arc<Peer<P::Message>>, CloseCode> {
     let refuse = |connection: &Connection, code: CloseCode, why: &str| {
@@ -34,6 +40,9 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
     if node.stopping.is_cancelled() {
         return refuse(&connection, CloseCode::Shutdown, "the node is shutting down");
     }
+    let remote = connection.remote();
+    let peer_id = remote.peer_id();
+    let wanted = wanted || peer_id.is_some_and(|id| node.known.keeps(&id) || node.local.lists.trusted(&id));
     let transport = connection.transport();
     let rank = node.transports.iter().position(|t| t.name() == transport).unwrap_or(node.transports.len());
     let (peer, link, first) = match node.registry.add(connection.clone(), rank, wanted) {
@@ -48,14 +57,15 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
         peer.moved();
         node.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
     }
+    let span = tracing::debug_span!("connection", peer = %peer.id, transport, number = link.number);
     for (class, _) in node.classes.iter() {
         if connection.has_class(class) {
-            node.tasks.spawn(read(node.clone(), peer.clone(), link.clone(), class));
+            node.tasks.spawn(read(node.clone(), peer.clone(), link.clone(), class).instrument(span.clone()));
         } else {
             peer.read_out(&link, class);
         }
     }
-    node.tasks.spawn(supervise(node.clone(), peer.clone(), link));
+    node.tasks.spawn(supervise(node.clone(), peer.clone(), link).instrument(span));
     Ok(peer)
 }
 
@@ -99,6 +109,10 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
     let ended = Ended { closed, drained };
     let _ = link.ended.set(ended.clone());
     link.idle.notify_waiters();
+    if node.closed.is_cancelled() {
+        // There are no workers any more that would make room for what was read.
+        link.abandon.cancel();
+    }
     // A reply that has arrived is a reply, even if its connection is over.
     let _ = timeout(LAST_REPLIES, link.until(|link| !link.is_reading())).await;
     let heir = peer.unseat(&link);
@@ -118,6 +132,7 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
 async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &Link) -> (Closed, bool) {
     let connection = &link.connection;
     peer.retire(link.number);
+    link.giving_way.cancel();
     note_move(node, peer);
     // Handlers may answer over it while there's no other way.
     tokio::select! {
@@ -173,9 +188,8 @@ async fn read<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, lin
     let reader = ClassReader { node: &node, peer: &peer, link: &link, class };
     tokio::select! {
         biased;
-        () = link.abandon.cancelled() => {}
-        () = node.closed.cancelled() => {}
         () = reader.run() => {}
+        () = link.abandon.cancelled() => {}
     }
     peer.read_out(&link, class);
 }
@@ -204,18 +218,60 @@ impl<P: Protocol> ClassReader<'_, P> {
                 }
                 inbound = self.link.connection.recv(self.class), if heads.len() < HEADS => inbound,
             };
-            if fifo {
-                self.peer.turn(self.link, self.class).await;
-            }
-            match inbound {
-                Ok(Inbound::Whole(bytes)) => self.whole(bytes).await,
-                Ok(Inbound::Streamed(reader)) if fifo => self.streamed(self.head(reader).await).await,
-                Ok(Inbound::Streamed(reader)) => heads.push(self.head(reader)),
+            let rest = match inbound {
                 Err(_) => break,
+                Ok(Inbound::Streamed(reader)) if !fifo => {
+                    heads.push(self.head(reader));
+                    continue;
+                }
+                Ok(inbound) => {
+                    let mut handing = std::pin::pin!(self.hand_over(inbound, fifo));
+                    tokio::select! {
+                        biased;
+                        () = &mut handing => continue,
+                        () = self.link.giving_way.cancelled() => tokio::join!(handing, self.take_in()).1,
+                    }
+                }
+            };
+            for inbound in rest {
+                match inbound {
+                    Inbound::Streamed(reader) if !fifo => heads.push(self.head(reader)),
+                    inbound => self.hand_over(inbound, fifo).await,
+                }
             }
         }
         while let Some(headed) = heads.next().await {
             self.streamed(headed).await;
+        }
+    }
+
+    /// Takes in what still comes by a link that gives way, however slow the handlers are: the link couldn't drain in
+    /// time otherwise, and messages would be lost.
+    async fn take_in(&self) -> VecDeque<Inbound> {
+        let Some(class) = self.node.classes.get(self.class) else { return VecDeque::new() };
+        // The bound: what may have waited on both sides and been on its way; small messages cost more here than there.
+        let bound = class.receive_budget.saturating_add(class.send_budget).saturating_add(class.window_total().saturating_mul(4));
+        let (mut taken, mut cost) = (VecDeque::new(), 0usize);
+        while cost < bound
+            && let Ok(inbound) = self.link.connection.recv(self.class).await
+        {
+            cost = cost.saturating_add(ENTRY_OVERHEAD).saturating_add(match &inbound {
+                Inbound::Whole(bytes) => bytes.len(),
+                Inbound::Streamed(_) => STREAM_BUFFER,
+            });
+            taken.push_back(inbound);
+        }
+        taken
+    }
+
+    /// Gives a message to whoever waits for it, or to the class's queue, once it's its turn.
+    async fn hand_over(&self, inbound: Inbound, fifo: bool) {
+        if fifo {
+            self.peer.turn(self.link, self.class).await;
+        }
+        match inbound {
+            Inbound::Whole(bytes) => self.whole(bytes).await,
+            Inbound::Streamed(reader) => self.streamed(self.head(reader).await).await,
         }
     }
 

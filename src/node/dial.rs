@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
+    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +11,7 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use peerlane_transport::{
     CloseCode, ConnectError, Connection,
-    identity::{IdentityError, PeerAddr, PeerId, RemoteId},
+    identity::{Host, IdentityError, PeerAddr, PeerId, RemoteId},
 };
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -101,7 +102,18 @@ impl Known {
         !known.keep
     }
 
-    fn keeps(&self, id: &PeerId) -> bool {
+    /// Addresses of the peers that are kept connected, as far as they're no names.
+    fn kept_addresses(&self) -> Vec<IpAddr> {
+        let table = self.table.lock();
+        let kept = table.values().filter(|known| known.keep).flat_map(|known| &known.addrs);
+        kept.filter_map(|addr| match &addr.host {
+            Host::Address(addr) => Some(addr.ip()),
+            Host::Name(..) => None,
+        })
+        .collect()
+    }
+
+    pub(super) fn keeps(&self, id: &PeerId) -> bool {
         self.table.lock().get(id).is_some_and(|known| known.keep)
     }
 
@@ -122,6 +134,10 @@ impl Known {
 pub(super) fn look_after<P: Protocol>(node: &Arc<Inner<P>>, addr: &PeerAddr, keep_connected: bool) -> bool {
     if !node.known.learn(addr, keep_connected) {
         return false;
+    }
+    if keep_connected {
+        // Their handshakes have a budget of their own.
+        node.local.gate.configure(node.known.kept_addresses());
     }
     if !node.stopping.is_cancelled() && node.known.claim(&addr.id) {
         node.tasks.spawn(keep(node.clone(), addr.id));
@@ -145,7 +161,7 @@ pub(super) async fn connect<P: Protocol>(node: &Arc<Inner<P>>, addr: &PeerAddr) 
 async fn dial<P: Protocol>(node: &Arc<Inner<P>>, id: &PeerId) -> Result<Arc<Peer<P::Message>>, DialError> {
     let remote = RemoteId::from(*id);
     loop {
-        let Some(Route { addrs, worked, dialing }) = node.known.get(id) else { return Err(unknown(id)) };
+        let Some(Route { addrs, worked, dialing }) = node.known.get(id) else { return Err(untried(id, &[])) };
         let _one_at_a_time = dialing.lock().await;
         if let Some(peer) = node.registry.get(&remote) {
             return Ok(peer);
@@ -154,16 +170,17 @@ async fn dial<P: Protocol>(node: &Arc<Inner<P>>, id: &PeerId) -> Result<Arc<Peer
         let connection = race(node, &addrs, &ranks, worked).await?;
         match attach(node, connection, true) {
             Ok(peer) => return Ok(peer),
-            Err(CloseCode::Shutdown) => return Err(unknown(id)),
+            Err(CloseCode::Shutdown) => return Err(untried(id, &addrs)),
             // The peer has connected to us so many times meanwhile that this one was one too many.
             Err(_) => continue,
         }
     }
 }
 
-/// Only for peers that are known no more, or when the node is shutting down: no attempt was made.
-fn unknown(id: &PeerId) -> DialError {
-    DialError { peer: PeerAddr::new(*id, ([0, 0, 0, 0], 0).into()), attempts: Vec::new() }
+/// No attempt was made: the peer is known no more, or the node is shutting down.
+fn untried(id: &PeerId, addrs: &[PeerAddr]) -> DialError {
+    let peer = addrs.first().cloned().unwrap_or_else(|| PeerAddr::new(*id, ([0, 0, 0, 0], 0).into()));
+    DialError { peer, attempts: Vec::new() }
 }
 
 /// An attempt under way: place of its transport, its address, what came of it.
@@ -179,8 +196,7 @@ async fn race<P: Protocol>(
 ) -> Result<Connection, DialError> {
     let mut attempts: Vec<(usize, &PeerAddr)> = addrs.iter().flat_map(|addr| ranks.iter().map(move |rank| (*rank, addr))).collect();
     attempts.sort_by_key(|(rank, addr)| worked.as_ref() != Some(&(*rank, (*addr).clone())));
-    let mut failed =
-        DialError { peer: addrs.first().cloned().unwrap_or_else(|| unknown(&node.local.peer_id()).peer), attempts: Vec::new() };
+    let mut failed = untried(&node.local.peer_id(), addrs);
     let racing = async {
         let mut waiting = attempts.into_iter();
         let mut running: FuturesUnordered<Attempting<'_>> = FuturesUnordered::new();

@@ -6,6 +6,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures_util::FutureExt;
 use peerlane_transport::{ClassId, Order};
 use tokio::{sync::Notify, time::Instant};
+use tracing::Instrument;
 
 use super::{
     config::NodeConfig,
@@ -75,7 +76,7 @@ impl<M> Dispatch<M> {
     /// # Cancel safety
     /// If the future is dropped, the message is too.
     pub(super) async fn push<P: Protocol<Message = M>>(&self, node: &Inner<P>, job: Job<M>, len: usize) {
-        let (peer, trusted, cost) = (job.peer.key, node.trusts(job.peer.peer_id.as_ref()), len.saturating_add(ENTRY));
+        let (peer, trusted, cost) = (job.peer.key, node.trusts_sender(&job.peer, job.busy.link()), len.saturating_add(ENTRY));
         match self.overflow {
             Overflow::Wait => self.push_when_room(peer, trusted, job, cost).await,
             Overflow::Answer | Overflow::DropOldest => {
@@ -138,62 +139,79 @@ impl<M> Dispatch<M> {
 
     async fn next(&self) -> (u64, Job<M>) {
         loop {
+            if let Some(next) = self.pop() {
+                return next;
+            }
             let mut ready = std::pin::pin!(self.ready.notified());
             ready.as_mut().enable();
-            if let Some(next) = self.queue.lock().pop() {
-                // This worker may have consumed a notice meant for one more.
-                self.ready.notify_one();
-                if self.overflow == Overflow::Wait {
-                    self.room.notify_waiters();
-                }
+            if let Some(next) = self.pop() {
                 return next;
             }
             ready.await;
         }
     }
 
+    fn pop(&self) -> Option<(u64, Job<M>)> {
+        let mut queue = self.queue.lock();
+        let next = queue.pop()?;
+        let more = queue.is_ready();
+        drop(queue);
+        if more {
+            // This worker may have consumed a notice meant for one more.
+            self.ready.notify_one();
+        }
+        if self.overflow == Overflow::Wait {
+            self.room.notify_waiters();
+        }
+        Some(next)
+    }
+
     fn done(&self, peer: u64) {
-        self.queue.lock().done(peer);
-        self.ready.notify_one();
+        let mut queue = self.queue.lock();
+        queue.done(peer);
+        let more = queue.is_ready();
+        drop(queue);
+        if more {
+            self.ready.notify_one();
+        }
     }
 }
 
-/// One worker of a class: handles one message after the other until the node is closed.
+/// One worker of a class: handles one message after the other. It's aborted when the node closes.
 pub(super) async fn work<P: Protocol, H: Handler<P>>(node: Arc<Inner<P>>, class: ClassId, handler: Arc<H>) {
     let dispatch = &node.dispatch[class.index()];
     loop {
-        let (key, job) = tokio::select! {
-            biased;
-            () = node.closed.cancelled() => return,
-            next = dispatch.next() => next,
-        };
-        let Job { peer, busy, work, received } = job;
-        // Nobody waits for the reply to a request of a peer that is gone.
-        let moot = peer.is_gone() && matches!(&work, Work::Message(message) if node.protocol.request_id(message).is_some());
-        if !moot {
-            let counters = &peer.counters[class.index()];
-            let begun = Instant::now();
-            counters.queue_time.add_time(begun.saturating_duration_since(received));
-            let context = Context::new(node.clone(), peer.clone(), busy, class, received);
-            let handling = async {
-                match work {
-                    Work::Message(message) => handler.handle(context, message).await,
-                    Work::Streamed(head, body) => handler.handle_streamed(context, head, body).await,
-                }
-            };
-            tokio::select! {
-                biased;
-                () = node.closed.cancelled() => return,
-                outcome = AssertUnwindSafe(handling).catch_unwind() => {
-                    if outcome.is_err() {
-                        node.counters.panics.add(1);
-                        tracing::error!(peer = %peer.id, class = %class, "a handler panicked; its worker goes on");
-                    }
-                }
-            }
-            counters.handled.add(1);
-            counters.handler_time.add_time(begun.elapsed());
-        }
+        let (key, job) = dispatch.next().await;
+        handle(&node, class, &*handler, job).await;
         dispatch.done(key);
     }
+}
+
+async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId, handler: &H, job: Job<P::Message>) {
+    let Job { peer, busy, work, received } = job;
+    // Nobody waits for the reply to a request of a peer that is gone.
+    if peer.is_gone() && matches!(&work, Work::Message(message) if node.protocol.request_id(message).is_some()) {
+        return;
+    }
+    let counters = &peer.counters[class.index()];
+    let begun = Instant::now();
+    counters.queue_time.add_time(begun.saturating_duration_since(received));
+    let kind = match &work {
+        Work::Message(message) | Work::Streamed(Some(message), _) => node.protocol.kind(message),
+        Work::Streamed(None, _) => "streamed",
+    };
+    let span = tracing::trace_span!("handle", peer = %peer.id, class = class.0, kind);
+    let context = Context::new(node.clone(), peer.clone(), busy, class, received);
+    let handling = async {
+        match work {
+            Work::Message(message) => handler.handle(context, message).await,
+            Work::Streamed(head, body) => handler.handle_streamed(context, head, body).await,
+        }
+    };
+    if AssertUnwindSafe(handling.instrument(span)).catch_unwind().await.is_err() {
+        node.counters.panics.add(1);
+        tracing::error!(peer = %peer.id, class = class.0, kind, "a handler panicked; its worker goes on");
+    }
+    counters.handled.add(1);
+    counters.handler_time.add_time(begun.elapsed());
 }

@@ -110,7 +110,7 @@ impl<P: Protocol> Context<P> {
 
     /// Whether the peer has priority by the trust list.
     pub fn trusted(&self) -> bool {
-        self.node.inner().trusts(self.peer_id().as_ref())
+        self.node.inner().trusts_sender(&self.peer, self.busy.link())
     }
 
     /// The class in which it came.

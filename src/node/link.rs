@@ -37,6 +37,8 @@ pub(super) struct Link {
     pub(super) probe: Notify,
     /// This side wants it to give way.
     pub(super) retire: CancellationToken,
+    /// It gives way: what still comes is taken in at once, so that it can drain.
+    pub(super) giving_way: CancellationToken,
     /// Messages not yet handled are given up.
     pub(super) abandon: CancellationToken,
     /// A reader of one of its classes may still have messages to hand over; by class.
@@ -57,6 +59,7 @@ impl Link {
             idle: Notify::new(),
             probe: Notify::new(),
             retire: CancellationToken::new(),
+            giving_way: CancellationToken::new(),
             abandon: CancellationToken::new(),
             reading,
             ended: OnceLock::new(),

@@ -282,7 +282,7 @@ impl<M> Peer<M> {
 
     /// Waits until what came by links that gave way before this one is handed over: order across a move.
     pub(super) async fn turn(&self, link: &Link, class: ClassId) {
-        loop {
+        while !self.is_turn(link, class) {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
             if self.is_turn(link, class) {
@@ -292,7 +292,7 @@ impl<M> Peer<M> {
         }
     }
 
-    pub(super) fn is_turn(&self, link: &Link, class: ClassId) -> bool {
+    fn is_turn(&self, link: &Link, class: ClassId) -> bool {
         let state = self.state.lock();
         let retiring = state.seats.iter().filter_map(|seat| Some((seat.retiring?, &seat.link)));
         let before = || retiring.clone().chain(state.ended.iter().map(|(turn, link)| (*turn, link)));

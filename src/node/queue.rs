@@ -91,6 +91,11 @@ impl<T> FairQueue<T> {
         }
     }
 
+    /// Whether [`pop`](Self::pop) would give something.
+    pub(super) fn is_ready(&self) -> bool {
+        self.rings.iter().any(|ring| !ring.is_empty())
+    }
+
     /// A message of the peer has been handled.
     pub(super) fn done(&mut self, peer: PeerKey) {
         if let Some(queue) = self.peers.get_mut(&peer) {

@@ -9,7 +9,7 @@ use peerlane_transport::{
     identity::{PeerAddr, PeerId},
 };
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::{sync::broadcast, time::Instant};
+use tokio::{sync::broadcast, task::AbortHandle, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -50,6 +50,8 @@ pub(super) struct Inner<P: Protocol> {
     /// The end: all tasks return.
     pub(super) closed: CancellationToken,
     pub(super) tasks: TaskTracker,
+    /// So many as there are classes times workers. They look at no token between two messages: they're aborted.
+    pub(super) workers: Mutex<Vec<AbortHandle>>,
 }
 
 /// What [`Inner`] is made of.
@@ -77,6 +79,7 @@ impl<P: Protocol> Inner<P> {
             stopping: CancellationToken::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            workers: Mutex::default(),
             protocol,
             local,
             classes,
@@ -95,6 +98,14 @@ impl<P: Protocol> Inner<P> {
     /// Whether a peer has priority.
     pub(super) fn trusts(&self, peer: Option<&PeerId>) -> bool {
         peer.is_some_and(|peer| self.local.lists.trusted(peer))
+    }
+
+    /// Whether the sender of a message has priority. A key that the application has proven counts as well.
+    pub(super) fn trusts_sender(&self, peer: &Peer<P::Message>, link: &Link) -> bool {
+        match &peer.peer_id {
+            Some(id) => self.local.lists.trusted(id),
+            None => self.trusts(link.connection.remote().peer_id().as_ref()),
+        }
     }
 
     pub(super) fn order(&self, class: ClassId) -> Order {
@@ -204,9 +215,16 @@ impl<P: Protocol> Inner<P> {
             // Each link's drain has its timeout, and ends in the peer's end.
             peer.until(|_| false).await;
         }
-        self.closed.cancel();
-        self.tasks.close();
+        self.close();
         self.tasks.wait().await;
+    }
+
+    /// Ends everything at once.
+    pub(super) fn close(&self) {
+        self.stopping.cancel();
+        self.closed.cancel();
+        self.workers.lock().drain(..).for_each(|worker| worker.abort());
+        self.tasks.close();
     }
 }
 

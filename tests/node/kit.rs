@@ -184,7 +184,7 @@ pub fn echo(message: &Message) -> Option<Message> {
 }
 
 /// Echoes requests and notes what comes; a body that starts with `stuck` is never done with, one that starts or ends with
-/// `slow` takes a second.
+/// `slow` takes a second. What is ordered takes 5 ms, so that it piles up on the way.
 #[derive(Debug, Clone, Default)]
 pub struct Echo {
     pub got: Arc<Mutex<Vec<(PeerId, Message)>>>,
@@ -212,6 +212,9 @@ impl Handler<Simple> for Echo {
         }
         if message.body().starts_with(b"slow") || message.body().ends_with(b"slow") {
             sleep(Duration::from_secs(1)).await;
+        }
+        if context.class() == ORDERED {
+            sleep(Duration::from_millis(5)).await;
         }
         if message.body().starts_with(b"panic") {
             panic!("as asked");

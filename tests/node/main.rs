@@ -5,5 +5,6 @@ mod dialing;
 mod handlers;
 mod kit;
 mod moves;
+mod real;
 mod requests;
 mod shutdown;

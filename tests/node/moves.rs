@@ -45,7 +45,7 @@ async fn ask(node: NodeHandle<Simple>, to: PeerId, stop: Stop) -> u64 {
 
 /// Both are busy with each other while `during` happens and for a while after. All arrived once, in order where it
 /// counts.
-async fn busily(a: (&Node<Simple>, &Echo), b: (&Node<Simple>, &Echo), during: impl Future<Output = ()>) {
+pub async fn busily(a: (&Node<Simple>, &Echo), b: (&Node<Simple>, &Echo), during: impl Future<Output = ()>) {
     let stop = Stop::new();
     let start = |from: &Node<Simple>, to: &Node<Simple>| {
         let (from, to) = (from.handle(), to.peer_id());
@@ -219,5 +219,35 @@ async fn nothing_gives_way_to_a_connection_that_carries_nothing() {
         while let Ok(event) = events.try_recv() {
             assert!(!matches!(event, Event::PeerMoved { .. } | Event::PeerDisconnected { .. }), "{event:?}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_still_to_be_handled_comes_before_what_the_new_connection_brings() {
+    for (dialer, listener) in [(1, 2), (2, 1)] {
+        let world = World::new();
+        let echo = Echo::default();
+        let (a, b) = (node(&world, dialer, Echo::default()).await, node(&world, listener, echo.clone()).await);
+        world.rule("quic", &b, Dialing::Refused);
+        a.connect(&addr(&b)).await.unwrap();
+        world.rule("quic", &b, Dialing::Works);
+        let mut events = a.events();
+        sleep(58 * SECOND).await;
+        // Thousands of small messages wait for a handler that takes 5 ms for each.
+        let mut n = 0;
+        let mut moved = false;
+        while !moved {
+            a.send(b.peer_id(), &Message::number(ORDERED, n)).await.unwrap();
+            n += 1;
+            while let Ok(event) = events.try_recv() {
+                moved |= matches!(event, Event::PeerMoved { transport: "quic", .. });
+            }
+        }
+        for more in n..n + 100 {
+            a.send(b.peer_id(), &Message::number(ORDERED, more)).await.unwrap();
+        }
+        assert!(echo.count() < n as usize - 1000, "{} of {n} are handled: nothing piled up", echo.count());
+        until("all are handled", || echo.count() as u64 == n + 100).await;
+        assert!(echo.numbers(ORDERED) == (0..n + 100).collect::<Vec<_>>());
     }
 }

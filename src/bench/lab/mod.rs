@@ -16,7 +16,7 @@ pub trait Lab {
     fn profile(&self) -> &str;
 
     /// What shares which thread or process: the one's work is the other's delay.
-    fn threads(&self) -> &'static str;
+    fn threads(&self) -> String;
 
     /// Measures one case, on a connection of its own. `stop` ends it early: what was measured then is incomplete.
     ///

@@ -2,7 +2,12 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use peerlane_transport::{ClassTable, ConnectError, ListenError, admission::LocalPeer, identity::Identity, identity::TlsOptions, limits};
+use peerlane_transport::{
+    ClassTable, ConnectError, ListenError,
+    admission::LocalPeer,
+    identity::{Tls, TlsOptions},
+    limits,
+};
 use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt,
     congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig},
@@ -160,8 +165,8 @@ pub(crate) struct EndpointKeys {
 }
 
 impl EndpointKeys {
-    pub(crate) fn new(identity: &Identity) -> Self {
-        let secret = |context: &str| *identity.derive_secret(context);
+    pub(crate) fn new(tls: &Tls) -> Self {
+        let secret = |context: &str| *tls.derive_secret(context);
         let id = secret("peerlane/1 quic connection id");
         Self {
             reset: secret("peerlane/1 quic stateless reset"),

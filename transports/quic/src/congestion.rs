@@ -53,7 +53,7 @@ pub(crate) struct Factory {
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = self.inner.clone().build(now, current_mtu);
-        let wrapped = Publishing { inner, published: self.published.clone() };
+        let wrapped = Publishing { inner, published: self.published.clone(), in_flight: 0 };
         wrapped.publish();
         Box::new(wrapped)
     }
@@ -62,9 +62,16 @@ impl ControllerFactory for Factory {
 struct Publishing {
     inner: Box<dyn Controller>,
     published: Arc<Published>,
+    in_flight: u64,
 }
 
 impl Publishing {
+    /// Whether the window isn't what limits the flow (RFC 9002, section 7.8): quinn's own flag only says whether the last
+    /// transmit had more to send, and by that a flow limited by its receiver would grow its window without bound.
+    fn limited(&self, app_limited: bool) -> bool {
+        app_limited || self.in_flight.saturating_mul(2) < self.inner.window()
+    }
+
     fn publish(&self) {
         self.published.window.store(self.inner.window(), Ordering::Relaxed);
     }
@@ -72,15 +79,19 @@ impl Publishing {
 
 impl Controller for Publishing {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
+        self.in_flight = self.in_flight.saturating_add(bytes);
         self.inner.on_sent(now, bytes, last_packet_number);
     }
 
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
-        self.inner.on_ack(now, sent, bytes, app_limited, rtt);
+        let limited = self.limited(app_limited);
+        self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.inner.on_ack(now, sent, bytes, limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
-        self.inner.on_end_acks(now, in_flight, app_limited, largest_packet_num_acked);
+        self.inner.on_end_acks(now, in_flight, self.limited(app_limited), largest_packet_num_acked);
+        self.in_flight = in_flight;
         self.publish();
     }
 
@@ -105,7 +116,7 @@ impl Controller for Publishing {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), published: self.published.clone() })
+        Box::new(Self { inner: self.inner.clone_box(), published: self.published.clone(), in_flight: self.in_flight })
     }
 
     fn initial_window(&self) -> u64 {

@@ -6,6 +6,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -32,6 +33,9 @@ pub(crate) struct Established {
     pub(crate) budget: Budget,
 }
 
+/// How long the last control frame may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Drives the session until the connection is over.
 pub(crate) async fn drive(established: Established, session: Arc<Session>) {
     let Established { connection, control: (send, receive), early, budget } = established;
@@ -47,14 +51,6 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         datagram: None,
     };
     let mut tasks = JoinSet::new();
-    let for_writer = session.clone();
-    tasks.spawn(async move {
-        tokio::select! {
-            biased;
-            () = for_writer.over().cancelled() => {}
-            () = std::future::poll_fn(|cx| writer.poll(cx, &for_writer)) => {}
-        }
-    });
     if datagrams {
         tasks.spawn(read_datagrams(connection.clone(), session.clone()));
     }
@@ -65,12 +61,19 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         biased;
         error = connection.closed() => session.end(closed(&error)),
         () = session.over().cancelled() => {}
+        () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => session.end(closed(&connection.closed().await)),
     }
     if let Some(why) = session.closed() {
-        // One that ended otherwise is beyond words; quinn ignores the call then.
-        let code = if why.by == ClosedBy::Local { why.code } else { CloseCode::Done };
-        connection.close(close_number(code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
+        if why.by == ClosedBy::Local && why.code == CloseCode::Done {
+            // A drained connection's last control frame must arrive: CONNECTION_CLOSE would take its place.
+            let _ = tokio::time::timeout(LAST_WORDS, writer.finish(&session)).await;
+        }
+        if why.by != ClosedBy::Remote {
+            connection.close(close_number(why.code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
+        }
     }
+    // Only now may the streams go: dropping one tells the other side that it ends here.
+    drop(writer);
     tasks.shutdown().await;
 }
 
@@ -86,7 +89,11 @@ async fn accept_lanes(connection: Connection, session: Arc<Session>) {
                 Ok(stream) => {
                     readers.spawn(lanes::receive(session.clone(), stream));
                 }
-                Err(_) => break,
+                // Said before the readers are stopped, so that who waits for a message hears why.
+                Err(error) => {
+                    session.end(closed(&error));
+                    break;
+                }
             },
         }
     }
@@ -112,10 +119,8 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<
         // Bounded: what is left is less than one frame, whose length is bounded, and a chunk is at most a packet's.
         match stream.read_chunk(limits::MAX_CONTROL_FRAME, true).await {
             Ok(Some(chunk)) => input.extend_from_slice(&chunk.bytes),
-            Ok(None) => {
-                session.violation(CloseCode::Protocol, "the end of the control stream");
-                return;
-            }
+            // The other side has said its last; what closes the connection follows, or liveness sees that it doesn't.
+            Ok(None) => return,
             Err(quinn::ReadError::ConnectionLost(error)) => return session.end(closed(&error)),
             Err(error) => {
                 session.violation(CloseCode::Protocol, format!("the control stream was cut off: {error}"));
@@ -181,7 +186,12 @@ impl Writer {
                     self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });
                     match self.lanes.poll_write(cx, segment) {
                         Wrote::All => {}
-                        Wrote::Part(rest) => outbox.give_back(rest),
+                        // Nobody else gets what this one couldn't have: when there's room, the scheduler is asked again.
+                        Wrote::Full(rest) => {
+                            outbox.give_back(rest, false);
+                            return Poll::Pending;
+                        }
+                        Wrote::Unopened(rest) => outbox.give_back(rest, true),
                         Wrote::Over => return Poll::Ready(()),
                     }
                 }
@@ -195,6 +205,20 @@ impl Writer {
                 Some(_) => {}
                 None => return Poll::Pending,
             }
+        }
+    }
+
+    /// Writes the control frames that are left, and waits until the other side has them.
+    async fn finish(&mut self, session: &Session) {
+        while let Some(Outgoing::Control(frames)) = session.outbox().next(0, DatagramState::None) {
+            self.claim(Claim::Urgent);
+            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() || self.control.write_chunk(frames).await.is_err()
+            {
+                return;
+            }
+        }
+        if self.control.finish().is_ok() {
+            let _ = self.control.stopped().await;
         }
     }
 

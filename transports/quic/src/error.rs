@@ -35,6 +35,8 @@ pub(crate) fn connect(error: ConnectionError) -> ConnectError {
     match &error {
         ConnectionError::TransportError(ours) => match wrong_key(&ours.reason) {
             Some(identity) => identity.into(),
+            // So rustls calls what our verifier says when the lists refuse (`IdentityError::from_tls`).
+            None if ours.reason.contains("ApplicationVerificationFailure") => IdentityError::RefusedInHandshake.into(),
             None => ConnectError::Handshake(error.to_string()),
         },
         ConnectionError::ConnectionClosed(theirs) => {

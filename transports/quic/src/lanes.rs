@@ -47,8 +47,10 @@ type Opening = std::pin::Pin<Box<dyn Future<Output = Result<SendStream, quinn::C
 /// What became of a segment.
 pub(crate) enum Wrote {
     All,
-    /// The rest couldn't go now.
-    Part(Segment),
+    /// quinn takes no more of any lane now; this is what's left.
+    Full(Segment),
+    /// The lane's stream can't be opened now.
+    Unopened(Segment),
     /// The connection is over.
     Over,
 }
@@ -74,7 +76,7 @@ impl SendLanes {
                     segment.chunks.insert(0, Bytes::copy_from_slice(&[lane.to_byte()]));
                 }
                 Poll::Ready(Err(_)) => return Wrote::Over,
-                Poll::Pending => return Wrote::Part(segment),
+                Poll::Pending => return Wrote::Unopened(segment),
             }
         }
         let Some(stream) = self.streams.get_mut(&lane) else { return Wrote::Over };
@@ -86,10 +88,12 @@ impl SendLanes {
                 Poll::Ready(Ok(written)) => from += written.chunks,
                 // The other side never stops a stream; it closes the connection.
                 Poll::Ready(Err(_)) => return Wrote::Over,
+                // A lane has no more bytes than the other side's stream window has room for (its credit is smaller), so it
+                // can only be what quinn holds for all lanes together.
                 Poll::Pending => {
                     segment.chunks.drain(..from);
                     segment.bytes = segment.chunks.iter().map(Bytes::len).sum();
-                    return Wrote::Part(segment);
+                    return Wrote::Full(segment);
                 }
             }
         }
@@ -114,6 +118,7 @@ impl SendLanes {
 
 /// A stream that this side receives on.
 struct StreamSource {
+    session: Arc<Session>,
     stream: RecvStream,
     chunks: [Bytes; CHUNKS],
 }
@@ -126,7 +131,8 @@ impl LaneSource for StreamSource {
                 Ok(true)
             }
             Ok(None) => Ok(false),
-            Err(quinn::ReadError::ConnectionLost(error)) => Err(closed(&error)),
+            // What the session says comes first: once the connection has been closed here too, quinn knows only that.
+            Err(quinn::ReadError::ConnectionLost(error)) => Err(self.session.closed().cloned().unwrap_or_else(|| closed(&error))),
             Err(error) => Err(Closed::local(CloseCode::Protocol, format!("a lane was cut off: {error}"))),
         }
     }
@@ -140,7 +146,7 @@ pub(crate) async fn receive(session: Arc<Session>, mut stream: RecvStream) -> Re
         Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => return Err(closed(&error)),
         Err(_) => return Err(session.violation(CloseCode::Protocol, "a stream without a lane")),
     }
-    let mut source = StreamSource { stream, chunks: [const { Bytes::new() }; CHUNKS] };
+    let mut source = StreamSource { session: session.clone(), stream, chunks: [const { Bytes::new() }; CHUNKS] };
     let received = session.receive_lane(Lane::from_byte(lane[0]), &mut source).await;
     if received.is_ok() && lane[0] & 15 == 0 && session.closed().is_none() {
         return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));

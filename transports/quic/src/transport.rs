@@ -14,7 +14,7 @@ use peerlane_transport::{
     Closed, ClosedBy, ConnectError, Connection, ListenError, Listener, PathStats, Session, SessionInfo, Transport, Upgrade,
     admission::{Handshake, LocalPeer},
     hello,
-    identity::{Challenge, Identity, PeerAddr, PeerId, check_alpn, server_name},
+    identity::{Challenge, PeerAddr, PeerId, check_alpn, server_name},
 };
 use quinn::{Connecting, Endpoint, Incoming, crypto::rustls::QuicClientConfig};
 use rustls::pki_types::CertificateDer;
@@ -57,17 +57,14 @@ impl fmt::Debug for QuicTransport {
 }
 
 impl QuicTransport {
-    /// A transport for this peer. `identity` is the one that `peer` was made of: the keys of resets, tokens and
-    /// connection IDs derive from its secret.
+    /// A transport for this peer. The keys of resets, tokens and connection IDs derive from its identity's secret, so
+    /// they're the same after a restart.
     ///
     /// # Errors
-    /// [`ConnectError::Config`] if `identity` is another than the peer's; [`ConnectError::Identity`].
-    pub fn new(peer: LocalPeer, identity: &Identity, config: QuicConfig) -> Result<Self, ConnectError> {
-        if identity.peer_id() != peer.peer_id() {
-            return Err(ConnectError::Config("the identity isn't the one that the peer was made of".into()));
-        }
+    /// [`ConnectError::Config`], [`ConnectError::Identity`].
+    pub fn new(peer: LocalPeer, config: QuicConfig) -> Result<Self, ConnectError> {
         let crypto = config::client(&peer, &config)?;
-        let keys = EndpointKeys::new(identity);
+        let keys = EndpointKeys::new(&peer.tls);
         let shared = Shared {
             peer,
             config,

@@ -26,7 +26,7 @@ fn identity(seed: u8) -> Identity {
 
 fn transport(seed: u8) -> QuicTransport {
     let identity = identity(seed);
-    QuicTransport::new(LocalPeer::open(&identity, "test").unwrap(), &identity, QuicConfig::default()).unwrap()
+    QuicTransport::new(LocalPeer::open(&identity, "test").unwrap(), QuicConfig::default()).unwrap()
 }
 
 async fn meet(dialer: &QuicTransport, listener: &QuicTransport, id: PeerId) -> (Connection, Connection) {
@@ -90,7 +90,7 @@ async fn a_wrong_key_is_named_with_the_expected_one() {
 async fn another_network_is_refused_on_both_sides() {
     let dialer = transport(1);
     let other = identity(2);
-    let listener = QuicTransport::new(LocalPeer::open(&other, "elsewhere").unwrap(), &other, QuicConfig::default()).unwrap();
+    let listener = QuicTransport::new(LocalPeer::open(&other, "elsewhere").unwrap(), QuicConfig::default()).unwrap();
     let mut listening = listener.listen(&any()).await.unwrap();
     let addr = PeerAddr::new(other.peer_id(), listening.local());
     let (dialed, accepted) = tokio::join!(dialer.dial(&addr), async { listening.accept().await.unwrap().upgrade().await });
@@ -107,7 +107,7 @@ async fn a_blocked_peer_is_refused_and_closed_when_blocked_later() {
     let listener_id = identity(2);
     let lists = Arc::new(Lists::everybody());
     let peer = LocalPeer::new(&listener_id, lists.clone(), Terms::new("test").unwrap()).unwrap();
-    let listener = QuicTransport::new(peer, &listener_id, QuicConfig::default()).unwrap();
+    let listener = QuicTransport::new(peer, QuicConfig::default()).unwrap();
     let dialer = transport(1);
     let (a, b) = meet(&dialer, &listener, listener_id.peer_id()).await;
     let mut sets = ListSets::default();
@@ -205,7 +205,7 @@ async fn datagrams_arrive_and_large_ones_go_reliably() {
     let make = |seed| {
         let id = identity(seed);
         let peer = LocalPeer::new(&id, Arc::new(Lists::everybody()), terms.clone()).unwrap();
-        QuicTransport::new(peer, &id, QuicConfig::default()).unwrap()
+        QuicTransport::new(peer, QuicConfig::default()).unwrap()
     };
     let (a, b) = meet(&make(1), &make(2), identity(2).peer_id()).await;
     for len in [1, 500, 1000, 5000, 100_000] {
@@ -244,7 +244,7 @@ async fn nobody_there_is_a_timeout_that_says_so() {
     terms.limits.handshake_timeout = Duration::from_millis(300);
     let id = identity(1);
     let peer = LocalPeer::new(&id, Arc::new(Lists::everybody()), terms).unwrap();
-    let dialer = QuicTransport::new(peer, &id, QuicConfig::default()).unwrap();
+    let dialer = QuicTransport::new(peer, QuicConfig::default()).unwrap();
     let dialed = dialer.dial(&PeerAddr::new(identity(2).peer_id(), socket.local_addr().unwrap())).await;
     assert!(matches!(dialed, Err(ConnectError::Timeout { .. })), "{dialed:?}");
 }

@@ -248,12 +248,12 @@ async fn refuse<IO: AsyncRead + AsyncWrite + Unpin + Send, T>(io: &mut IO, refus
     Err(refusal.into())
 }
 
-async fn next<IO: AsyncRead + Unpin + Send>(io: &mut IO, input: &mut BytesMut) -> Result<Control, ConnectError> {
+async fn next<IO: AsyncRead + AsyncWrite + Unpin + Send>(io: &mut IO, input: &mut BytesMut) -> Result<Control, ConnectError> {
     loop {
         match Control::decode(input) {
             Ok(Some(frame)) => return Ok(frame),
             Ok(None) => {}
-            Err(error) => return Err(Closed::local(CloseCode::BadHello, error.to_string()).into()),
+            Err(error) => return refuse(io, Closed::local(CloseCode::BadHello, error.to_string())).await,
         }
         // Bounded by the decoder: a frame over its limit is refused by its head.
         if io.read_buf(input).await? == 0 {

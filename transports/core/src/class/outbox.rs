@@ -385,14 +385,17 @@ impl Outbox {
         self.counters[class.index()].taken(taken.messages, taken.bytes as u64, taken.waited_sum, taken.waited_max);
     }
 
-    /// Gives back the part of a segment that the transport couldn't take, and marks its lane as blocked until
-    /// [`unblock`](Self::unblock).
-    pub fn give_back(&self, segment: Segment) {
+    /// Gives back the part of a segment that the transport couldn't take; its class isn't charged for it. `blocked`: it's
+    /// this lane alone that the transport can't serve; it isn't offered again until [`unblock`](Self::unblock).
+    pub fn give_back(&self, segment: Segment, blocked: bool) {
         let mut state = self.state.lock();
         let class = ClassId(segment.lane.class);
         if let Some(queue) = state.classes.get_mut(class.index()) {
             queue.give_back(segment.lane.slot, segment.chunks, segment.fin);
-            queue.block(segment.lane.slot);
+            if blocked {
+                queue.block(segment.lane.slot);
+            }
+            state.scheduler.refund(class, segment.bytes);
             state.scheduler.set_waiting(class, true);
         }
     }

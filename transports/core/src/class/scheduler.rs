@@ -89,6 +89,13 @@ impl Scheduler {
         }
     }
 
+    /// Takes back a charge for bytes that didn't go out after all.
+    pub fn refund(&mut self, class: ClassId, bytes: usize) {
+        if let Some(entry) = self.classes.get_mut(class.index()) {
+            entry.at = entry.at.saturating_sub((bytes as u64).saturating_mul(SCALE) / entry.weight);
+        }
+    }
+
     /// Tells that a waiting class can't send now (credit): time goes on without it, and it keeps at most one
     /// lead of what it missed.
     pub fn skip_blocked(&mut self, mut blocked: impl FnMut(ClassId) -> bool) {

@@ -155,6 +155,9 @@ impl ClassTable {
             if class.large_lanes > 15 {
                 return fail("at most 15 large messages are in transit at once");
             }
+            if i == limits::MAX_CLASSES - 1 && class.large_lanes == 15 {
+                return fail("the 16th class has at most 14 large lanes: its last lane's number is the control lane's");
+            }
             if class.order == Order::Fifo && class.large_lanes != 0 {
                 return fail("a Fifo class has one stream: large_lanes must be 0");
             }
@@ -286,6 +289,11 @@ mod tests {
         ] {
             assert!(matches!(refuse(bad), TableError::Field { .. }));
         }
+        let sixteen = |lanes| {
+            let class = |i| TrafficClass { large_lanes: lanes, ..TrafficClass::new(&format!("c{i}"), 1, Urgency::Bulk, Order::Any) };
+            ClassTable::new((0..16).map(class).collect())
+        };
+        assert!(sixteen(14).is_ok() && sixteen(15).is_err(), "0xff is the control lane");
         assert_eq!(ClassTable::new(vec![base.clone(), base]), Err(TableError::Duplicate("a".into())));
         assert_eq!(ClassTable::new(vec![]), Err(TableError::Count(0)));
     }

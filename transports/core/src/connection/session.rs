@@ -24,7 +24,7 @@ use super::{
 use crate::{
     CloseCode, Closed, ClosedBy,
     admission::Agreed,
-    class::{ClassId, ClassTable, Inbound, Inbox, Lane, Outbox},
+    class::{ClassId, ClassTable, Delivery, Inbound, Inbox, Lane, Outbox},
     identity::Remote,
     limits::Limits,
     sync::Mutex,
@@ -141,7 +141,6 @@ impl Session {
         self.closed.get()
     }
 
-    /// The transport's name for its wire: this side's class index to the one that travels (this side's own).
     /// A lane of the other side is named by the other side's index: the local class for it, if both have it.
     pub fn local_class(&self, remote: Lane) -> Option<ClassId> {
         *self.agreed.from_remote.get(usize::from(remote.class))?
@@ -229,8 +228,9 @@ impl Session {
     /// the class's queue is full.
     pub fn on_datagram(&self, class: u8, message: &[u8]) -> Result<(), Closed> {
         self.heard();
-        let Some(class) = self.local_class(Lane { class, slot: 0 }) else {
-            return Err(self.violation(CloseCode::Protocol, "a datagram of a class that isn't agreed"));
+        let class = self.local_class(Lane { class, slot: 0 }).filter(|class| self.table[*class].delivery == Delivery::Datagram);
+        let Some(class) = class else {
+            return Err(self.violation(CloseCode::Protocol, "a datagram of a class that isn't agreed or has none"));
         };
         if message.len() > self.table[class].max_message {
             return Err(self.violation(CloseCode::TooLarge, "a datagram larger than its class permits"));
@@ -330,7 +330,11 @@ impl Session {
             _ = tokio::time::timeout(self.limits.drain_timeout, both) => {}
         }
         let delivered = self.drained.is_cancelled();
-        self.end(Closed::local(CloseCode::Done, ""));
+        // The other side may take Done for "all that you sent me has arrived": not unless it's so.
+        self.end(match delivered {
+            true => Closed::local(CloseCode::Done, ""),
+            false => Closed::local(CloseCode::Shutdown, "not all was taken in within the drain timeout"),
+        });
         match self.closed() {
             Some(closed) if !delivered => Err(closed.clone()),
             _ => Ok(()),

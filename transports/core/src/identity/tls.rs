@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, KeyLogFile, ServerConfig};
+use zeroize::Zeroizing;
 
 use super::certificate::Credentials;
 use super::error::IdentityError;
@@ -80,13 +81,20 @@ impl Default for TlsOptions {
 ///
 /// Make one per process and identity, share it in an `Arc`, and ask it for one pair of configurations per transport:
 /// each configuration has a session store or ticket key of its own, so what one transport began no other resumes.
-#[derive(Debug)]
 pub struct Tls {
+    /// From which transports derive secrets that a restarted peer must have again.
+    secret: Zeroizing<[u8; 32]>,
     credentials: Arc<Credentials>,
     resolver: Arc<rustls::sign::SingleCertAndKey>,
     verifier: Arc<PeerVerifier>,
     provider: Arc<CryptoProvider>,
     flaw: Option<Flaw>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("peer", &self.peer_id()).finish_non_exhaustive()
+    }
 }
 
 /// What can be wrong with a peer's TLS.
@@ -108,6 +116,7 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let credentials = Arc::new(Credentials::new(identity)?);
         Ok(Self {
+            secret: identity.derive_secret("peerlane/1 transports"),
             resolver: credentials.resolver(),
             credentials,
             verifier: Arc::new(PeerVerifier::new(&provider, admission)),
@@ -133,6 +142,14 @@ impl Tls {
             Some(Flaw::ForeignProtocol) => vec![b"foreign/1".to_vec()],
             _ => vec![options.alpn.clone()],
         }
+    }
+
+    /// A secret of 32 bytes that depends on the identity's *secret* and on `context`, the same after every restart: for a
+    /// transport's stateless-reset key, its address-token key, its connection-ID key. The context is a constant, a
+    /// different one for every purpose (BLAKE3's key derivation mode).
+    #[must_use]
+    pub fn derive_secret(&self, context: &str) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(context, &*self.secret))
     }
 
     /// Our own key.

@@ -1,0 +1,42 @@
+//! What is read from the disk: a key file, a list.
+
+use std::{io::Write, path::Path};
+
+use peerlane_transport::{
+    admission::{ListFiles, Lists},
+    identity::Identity,
+};
+use tempfile::NamedTempFile;
+
+/// A file with these bytes; its name is a new one each time, its mode 0600.
+fn file(data: &[u8]) -> Option<NamedTempFile> {
+    let mut file = NamedTempFile::new().ok()?;
+    file.write_all(data).ok()?;
+    Some(file)
+}
+
+/// A key file: one that is accepted is written again and read as the same key.
+pub fn key_file(data: &[u8]) {
+    let Some(file) = file(data) else { return };
+    let Ok(identity) = Identity::load(file.path()) else { return };
+    let Ok(directory) = tempfile::tempdir() else { return };
+    let again = directory.path().join("again");
+    let saved = identity.save_new(&again).map_err(|error| error.to_string());
+    let loaded = saved.and_then(|()| load(&again));
+    assert_eq!(loaded, Ok(identity.peer_id()));
+}
+
+fn load(path: &Path) -> Result<peerlane_transport::identity::PeerId, String> {
+    Identity::load(path).map(|identity| identity.peer_id()).map_err(|error| error.to_string())
+}
+
+/// A list: one that is accepted has at most a key a line, and reading it twice changes nothing.
+pub fn lists(data: &[u8]) {
+    let Some(file) = file(data) else { return };
+    let files = ListFiles { allow: Some(file.path().to_owned()), ..ListFiles::default() };
+    if let Ok(lists) = Lists::open(files) {
+        let allowed = lists.current().allow.as_ref().map_or(0, |allowed| allowed.len());
+        assert!(allowed <= data.split(|byte| *byte == b'\n').count());
+        assert!(matches!(lists.reload(), Ok(false)));
+    }
+}

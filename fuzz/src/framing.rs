@@ -1,0 +1,80 @@
+//! Class framing: any bytes from the other side, on a virtual clock.
+
+use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use peerlane_transport::{
+    Closed, Connection, Inbound, PathStats, Session, SessionInfo,
+    admission::{Agreed, Terms},
+    framing,
+    identity::Remote,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
+    runtime::Builder,
+    time::timeout,
+};
+
+/// Virtual time after which a connection whose other side has hung up must be over. Longer than any limit of it.
+const HANG: Duration = Duration::from_secs(600);
+
+/// The other side sends these bytes behind its hello and hangs up. The connection ends and says why; what it delivered
+/// before keeps to its classes. The first byte's lowest bit decides whether anybody reads the messages.
+pub fn framing(data: &[u8]) {
+    let Some((mode, data)) = data.split_first() else { return };
+    let Ok(runtime) = Builder::new_current_thread().enable_time().start_paused(true).build() else { return };
+    runtime.block_on(async {
+        let closed = timeout(HANG, one(data, mode & 1 == 0)).await;
+        assert!(closed.is_ok(), "the connection hangs");
+    });
+}
+
+async fn one(data: &[u8], reading: bool) -> Closed {
+    let Ok(terms) = Terms::new("fuzz") else { unreachable!("four letters are a name") };
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let info = SessionInfo {
+        transport: "fuzz",
+        dialed: false,
+        remote: Remote::anonymous((Ipv4Addr::LOCALHOST, 1).into()),
+        local_addr: String::new(),
+        remote_addr: String::new(),
+        exporter: [0; 32],
+        path: Box::new(PathStats::unknown),
+    };
+    let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+    let driver = tokio::spawn(framing::drive(ours, Arc::clone(&session), BytesMut::new()));
+    if reading {
+        for (class, kind) in terms.classes.iter() {
+            let (connection, max) = (connection.clone(), kind.max_message);
+            tokio::spawn(async move {
+                while let Ok(message) = connection.recv(class).await {
+                    match message {
+                        Inbound::Whole(message) => assert!(message.len() <= max, "a message over its class's limit"),
+                        Inbound::Streamed(mut reader) => while let Ok(Some(_)) = reader.read().await {},
+                    }
+                }
+            });
+        }
+    }
+    let closed = speak(theirs, data, &connection).await;
+    assert!(driver.await.is_ok(), "the driver panicked");
+    assert!(session.closed().is_some());
+    closed
+}
+
+async fn speak(theirs: DuplexStream, data: &[u8], connection: &Connection) -> Closed {
+    let (mut read, mut write) = tokio::io::split(theirs);
+    let hear = async {
+        let mut heard = BytesMut::new();
+        while let Ok(1..) = read.read_buf(&mut heard).await {
+            heard.clear();
+        }
+    };
+    let speak = async {
+        // An error: the other side has closed already.
+        let _ = write.write_all(data).await;
+        let _ = write.shutdown().await;
+    };
+    let (closed, (), ()) = tokio::join!(connection.closed(), hear, speak);
+    closed
+}

@@ -1,0 +1,13 @@
+//! The bodies of the fuzz targets: each takes any bytes and panics if a promise is broken.
+//!
+//! The promises: no panic, no hang, no memory from a declared length; and what is accepted comes back the same.
+
+mod files;
+mod framing;
+mod messages;
+mod wire;
+
+pub use files::{key_file, lists};
+pub use framing::framing;
+pub use messages::{cell, message};
+pub use wire::{address, control, hello, record};
