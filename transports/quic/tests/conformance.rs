@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::{Ipv4Addr, SocketAddr, UdpSocket as StdSocket},
     sync::{
         Arc, Mutex,
@@ -58,10 +58,10 @@ async fn carry(path: Arc<Path>, front: Arc<UdpSocket>, listener: SocketAddr) {
     let mut backs: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
     let mut buffer = vec![0; 65_536];
     while let Ok(Ok((len, dialer))) = timeout(QUIET, front.recv_from(&mut buffer)).await {
-        if !backs.contains_key(&dialer) {
+        if let Entry::Vacant(vacant) = backs.entry(dialer) {
             let back = Arc::new(UdpSocket::bind(any()).await.unwrap());
             back.connect(listener).await.unwrap();
-            backs.insert(dialer, back.clone());
+            vacant.insert(back.clone());
             let (path, front) = (path.clone(), front.clone());
             tokio::spawn(async move {
                 let mut buffer = vec![0; 65_536];
