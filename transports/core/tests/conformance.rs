@@ -19,7 +19,7 @@ use peerlane_transport::{
     admission::{LocalPeer, hello},
     conformance::{self, Capabilities, Factory, Outcome, Report},
     framing,
-    identity::{Identity, PeerId, Remote},
+    identity::{PeerId, Remote},
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf},
@@ -230,7 +230,7 @@ impl Memory {
 impl Factory for Memory {
     type Transport = InMemory;
 
-    fn transport(&self, peer: &LocalPeer, _: &Identity) -> Result<InMemory, ConnectError> {
+    fn transport(&self, peer: &LocalPeer) -> Result<InMemory, ConnectError> {
         Ok(InMemory { world: self.world.clone(), peer: peer.clone() })
     }
 

@@ -8,7 +8,7 @@ use peerlane_transport::{
     ConnectError,
     admission::LocalPeer,
     conformance::{self, Capabilities, Factory},
-    identity::{Identity, PeerAddr, PeerId},
+    identity::{PeerAddr, PeerId},
 };
 
 struct Tcp;
@@ -16,7 +16,7 @@ struct Tcp;
 impl Factory for Tcp {
     type Transport = TcpTransport;
 
-    fn transport(&self, peer: &LocalPeer, _: &Identity) -> Result<TcpTransport, ConnectError> {
+    fn transport(&self, peer: &LocalPeer) -> Result<TcpTransport, ConnectError> {
         TcpTransport::new(peer.clone(), TcpConfig::default())
     }
 

@@ -227,7 +227,7 @@ async fn flawed<F: Factory>(kit: Arc<Kit<F>>, flaw: Flaw, refusers: &[Refuser]) 
         let lists = Arc::new(Lists::everybody());
         let mut local = LocalPeer::new(&identity, lists.clone(), here)?;
         local.tls = Arc::new(Tls::flawed(&identity, lists, flaw)?);
-        let bad: Peer<F> = kit.peer_with(local, &identity)?;
+        let bad: Peer<F> = kit.peer_with(local)?;
         let (dialer, listener) = match refuser {
             Refuser::Dialer => (&good, &bad),
             Refuser::Listener => (&bad, &good),

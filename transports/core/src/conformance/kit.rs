@@ -100,11 +100,11 @@ impl<F: Factory> Kit<F> {
 
     /// A peer of this key and these lists.
     pub(super) fn peer_of(&self, identity: &Identity, lists: Lists, terms: &Terms) -> Result<Peer<F>, Stop> {
-        self.peer_with(LocalPeer::new(identity, Arc::new(lists), terms.clone())?, identity)
+        self.peer_with(LocalPeer::new(identity, Arc::new(lists), terms.clone())?)
     }
 
-    pub(super) fn peer_with(&self, local: LocalPeer, identity: &Identity) -> Result<Peer<F>, Stop> {
-        Ok(Peer { transport: self.factory.transport(&local, identity)?, local })
+    pub(super) fn peer_with(&self, local: LocalPeer) -> Result<Peer<F>, Stop> {
+        Ok(Peer { transport: self.factory.transport(&local)?, local })
     }
 
     /// Starts to listen, and says how that is dialed.

@@ -40,11 +40,7 @@ use futures_util::future::BoxFuture;
 use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{
-    ConnectError, Transport,
-    admission::LocalPeer,
-    identity::{Identity, PeerId},
-};
+use crate::{ConnectError, Transport, admission::LocalPeer, identity::PeerId};
 use kit::Kit;
 pub use report::{Outcome, Report, Row};
 use report::{Stop, Verdict};
@@ -72,12 +68,11 @@ pub trait Factory: Send + Sync + 'static {
     /// The transport under test.
     type Transport: Transport;
 
-    /// The transport of one peer: its certificate, lists, network, classes and limits are in `peer`, and `identity` is
-    /// the same key for a transport that derives secrets of its own from it. Called in a tokio runtime.
+    /// The transport of one peer, with the peer's key, lists, network, classes and limits. Called in a tokio runtime.
     ///
     /// # Errors
     /// Whatever is wrong; it fails the check.
-    fn transport(&self, peer: &LocalPeer, identity: &Identity) -> Result<Self::Transport, ConnectError>;
+    fn transport(&self, peer: &LocalPeer) -> Result<Self::Transport, ConnectError>;
 
     /// A place to listen that nobody else uses, on this machine: port 0 of the loopback address, a fresh path.
     fn local(&self) -> <Self::Transport as Transport>::Local;
