@@ -8,9 +8,9 @@ use tokio::task::JoinSet;
 use super::{
     Factory,
     kit::{Dice, Kit, both, round_trips, standard, stuck, terms_of},
-    load::Flood,
+    load::{Flood, too_many},
     report::{Stop, Verdict, ensure, fail},
-    streams::{HEAD, Numbers, message, noise, number, pour, streamed, taste, whole},
+    streams::{HEAD, Numbers, message, noise, number, pour, streamed, taste, whole, write_until_refused},
 };
 use crate::{ClassId, ClassTable, Connection, Delivery, Inbound, Order, RecvError, SendError, TrafficClass, TrySend, Urgency, limits};
 
@@ -233,13 +233,12 @@ pub(super) async fn a_full_class_waits_and_loses_nothing<F: Factory>(kit: Arc<Ki
     for (class, info) in ClassTable::standard().iter() {
         kit.step(format!("filling {}", info.name));
         let len = 10_000;
-        // Twice what all queues and windows of the class hold.
-        let limit = 2 * (info.send_budget + info.receive_budget + info.window_total()) / len;
-        let flood = Flood::start(&pair.a, class, 3, limit as u64 + 100, len);
+        let limit = too_many(&pair.a, class, len);
+        let flood = Flood::start(&pair.a, class, 3, limit, len);
         stuck(&pair.a, &pair.b).await;
         kit.step(format!("{} is full", info.name));
         let again = message(u64::MAX, len);
-        ensure!(flood.begun() < limit as u64, "a class takes {limit} messages that nobody receives: no backpressure");
+        ensure!(flood.begun() < limit, "a class takes {limit} messages that nobody receives: no backpressure");
         match pair.a.try_send(class, again.clone()) {
             TrySend::Full { class: found, bytes } => {
                 ensure!(found == class && bytes > 0 && bytes <= info.send_budget, "Full tells class {found} and {bytes} bytes");
@@ -289,11 +288,7 @@ pub(super) async fn either_end_may_give_a_streamed_message_up<F: Factory>(kit: A
                 reader.stop(round);
                 round
             };
-            let stopped = loop {
-                if let Err(error) = writer.write(&mut noise(2, 50_000)).await {
-                    break error;
-                }
-            };
+            let stopped = write_until_refused(&mut writer).await?;
             ensure!(
                 matches!(stopped, SendError::Stopped(found) if found == code),
                 "the writer should see Stopped({code}), not {stopped:?}"

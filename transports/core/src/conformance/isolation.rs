@@ -14,7 +14,7 @@ use super::{
     elsewhere::Elsewhere,
     integrity::with_datagrams,
     kit::{Kit, round_trips, standard, stuck, terms, terms_of},
-    load::{Flood, Held, Meter, fill, one_of_three},
+    load::{Flood, Held, Meter, fill, one_of_three, too_many},
     report::{Stop, Verdict, ensure, fail},
     streams::{message, noise, number, pour, streamed, taste, whole},
 };
@@ -28,7 +28,7 @@ pub(super) async fn blocked_writers_delay_no_other_class<F: Factory>(kit: Arc<Ki
         let kit = kit.clone();
         async move {
             let pair = kit.standard_pair().await?;
-            let flood = Flood::start(&pair.a, class, 64, 10_000, 16_000);
+            let flood = Flood::start(&pair.a, class, 64, too_many(&pair.a, class, 16_000), 16_000);
             stuck(&pair.a, &pair.b).await;
             for (other, info) in ClassTable::standard().iter().filter(|(other, _)| *other != class) {
                 kit.step(format!("64 writers of class {class} are blocked, round trips in {}", info.name));
@@ -260,7 +260,7 @@ pub(super) async fn a_handler_that_never_reads_pauses_its_class_alone<F: Factory
             let pair = kit.pair(&terms).await?;
             let info = &terms.classes[class];
             let len = info.max_message.min(100_000);
-            let flood = Flood::start(&pair.a, class, 8, 64 * MIB as u64 / len as u64, len);
+            let flood = Flood::start(&pair.a, class, 8, too_many(&pair.a, class, len), len);
             stuck(&pair.a, &pair.b).await;
             kit.step(format!("nobody reads {}", info.name));
             // Queued, in transit and received, the writers' own messages, and a quantum per lane on either side.

@@ -16,7 +16,7 @@ use super::{
     kit::{Kit, both, meet, round_trips, standard, stuck, terms, until},
     load::Flood,
     report::{Verdict, ensure, fail},
-    streams::{HEAD, Numbers, message, noise, streamed, whole},
+    streams::{HEAD, Numbers, message, noise, streamed, whole, write_until_refused},
 };
 use crate::{
     ClassTable, CloseCode, Closed, ClosedBy, ConnectError, Connection, Inbound, Listener, RecvError, SendError, Transport, Upgrade, limits,
@@ -257,11 +257,7 @@ pub(super) async fn a_close_in_the_middle_of_a_message_is_an_error<F: Factory>(k
                 Err(RecvError::Closed(closed)) if closed.code == CloseCode::Shutdown => {}
                 other => fail!("the reader should see Closed, not {other:?}"),
             }
-            let error = loop {
-                if let Err(error) = writer.write(&mut noise(2, 10_000)).await {
-                    break error;
-                }
-            };
+            let error = write_until_refused(&mut writer).await?;
             ensure!(
                 matches!(&error, SendError::Closed(closed) if closed.code == CloseCode::Shutdown),
                 "the writer should see Closed, not {error}"
@@ -271,7 +267,7 @@ pub(super) async fn a_close_in_the_middle_of_a_message_is_an_error<F: Factory>(k
     }
     kit.step("in the middle of a whole message");
     let (pair, class) = (kit.standard_pair().await?, standard(ClassTable::TRANSACT)?);
-    let flood = Flood::start(&pair.a, class, 2, 1000, 200_000);
+    let flood = Flood::start(&pair.a, class, 2, 50, 200_000);
     stuck(&pair.a, &pair.b).await;
     pair.a.close(CloseCode::Shutdown, "now");
     drop(flood);
@@ -308,13 +304,7 @@ pub(super) async fn every_waiting_call_ends_with_the_connection<F: Factory>(kit:
                 async { pair.a.recv(query).await.is_err() },
                 async { pair.a.open(data).await.is_err() },
                 async { reader.read().await.is_err() },
-                async {
-                    loop {
-                        if writer.write(&mut noise(1, 100_000)).await.is_err() {
-                            break true;
-                        }
-                    }
-                },
+                async { write_until_refused(&mut writer).await.is_ok() },
                 async { pair.a.closed().await.code == CloseCode::Shutdown },
             )
         };

@@ -77,8 +77,15 @@ fn add(numbers: &mut Numbers, message: Inbound) -> Verdict {
     }
 }
 
+/// More messages of a class than all its queues and windows take while nobody reads, by far; and not so many that a
+/// transport without backpressure fills the machine.
+pub(super) fn too_many(a: &Connection, class: ClassId, len: usize) -> u64 {
+    let info = &a.classes()[class];
+    (4 * (info.send_budget + info.receive_budget + info.window_total()) / len) as u64 + 100
+}
+
 /// Bytes of a streamed message that nobody reads that no transport takes: many times its window.
-const UNREAD: u64 = 32 * 1024 * 1024;
+const UNREAD: u64 = 4 * 1024 * 1024;
 
 /// A class that is held fast: all its streamed messages open and being written, whole ones of every kind waiting
 /// behind, and nobody reads.
@@ -98,7 +105,8 @@ impl Held {
             let (writer, stop) = (a.open(class).await?, stop.clone());
             streams.spawn(pour(writer, number, move |len| stop.load(Ordering::Relaxed) || len > UNREAD));
         }
-        let large = Flood::start(a, class, 16, 200, a.classes()[class].max_message);
+        let len = a.classes()[class].max_message;
+        let large = Flood::start(a, class, 16, too_many(a, class, len), len);
         Ok(Self { class, stop, streams, large })
     }
 

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::OnceLock};
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::report::{Stop, Verdict, ensure, fail};
-use crate::{ClassId, Connection, Inbound, MessageReader, MessageWriter, RecvError, limits};
+use crate::{ClassId, Connection, Inbound, MessageReader, MessageWriter, RecvError, SendError, limits};
 
 /// Length of the noise that all contents are cut from. Bytes. Longer than any message of the suite by so much that
 /// two messages seldom begin alike.
@@ -120,4 +120,14 @@ pub(super) async fn taste(mut reader: MessageReader) -> Result<Digest, RecvError
         len += chunk.len() as u64;
     }
     Ok(Digest { number, len, hash: hasher.finalize().into() })
+}
+
+/// Writes until the message is refused: why. Nobody takes so much unread, so it ends.
+pub(super) async fn write_until_refused(writer: &mut MessageWriter) -> Result<SendError, Stop> {
+    for n in 0..500 {
+        if let Err(error) = writer.write(&mut noise(n, 50_000)).await {
+            return Ok(error);
+        }
+    }
+    fail!("a streamed message that nobody reads takes 25 MB: no backpressure, or its writer isn't told that it has ended")
 }
