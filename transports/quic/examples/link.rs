@@ -10,6 +10,7 @@ use link::{
     report::{Outcome, spread},
     world::{Factory, Run},
 };
+use peerlane_quic::DelayConfig;
 use quinn_proto::congestion::{BbrConfig, CubicConfig, NewRenoConfig};
 
 const HELP: &str = "usage: link [--profile P,..|all] [--controller C,..] [--seeds N] [--first SEED] [--duration S]
@@ -20,6 +21,7 @@ fn controller(name: &str) -> Option<Factory> {
         "cubic" => Some(Arc::new(CubicConfig::default())),
         "bbr" => Some(Arc::new(BbrConfig::default())),
         "newreno" => Some(Arc::new(NewRenoConfig::default())),
+        "delay" => Some(Arc::new(DelayConfig::default())),
         _ => None,
     }
 }
@@ -49,6 +51,10 @@ fn main() {
                 let (packets, time) = value.split_once(',').unwrap();
                 let detection = (packets.parse().unwrap(), time.parse().unwrap());
                 changes.push(Box::new(move |run| run.loss_detection = detection));
+            }
+            "--held" => {
+                let held = value().parse().unwrap();
+                changes.push(Box::new(move |run| run.held = held));
             }
             "--trace" => {
                 let every = Duration::from_millis(value().parse().unwrap());

@@ -14,7 +14,7 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use crate::congestion::{Factory, Published};
+use crate::congestion::{DelayConfig, Factory, Published};
 
 /// Which congestion controller a connection uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,6 +27,8 @@ pub enum CongestionControl {
     Bbr,
     /// RFC 9002, appendix B.
     NewReno,
+    /// Ours: keeps the bottleneck's queue short, and takes loss for congestion only where it comes with more data in flight.
+    Delay,
 }
 
 impl CongestionControl {
@@ -36,6 +38,7 @@ impl CongestionControl {
             Self::Cubic => "cubic",
             Self::Bbr => "bbr",
             Self::NewReno => "newreno",
+            Self::Delay => "delay",
         }
     }
 
@@ -44,6 +47,7 @@ impl CongestionControl {
             Self::Cubic => Arc::new(CubicConfig::default()),
             Self::Bbr => Arc::new(BbrConfig::default()),
             Self::NewReno => Arc::new(NewRenoConfig::default()),
+            Self::Delay => Arc::new(DelayConfig::default()),
         }
     }
 }

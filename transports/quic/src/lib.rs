@@ -28,4 +28,5 @@ mod socket;
 mod transport;
 
 pub use config::{CongestionControl, QuicConfig};
+pub use congestion::{Delay, DelayConfig};
 pub use transport::{QuicListener, QuicTransport, QuicUpgrade};

@@ -22,6 +22,9 @@ pub struct Profile {
     pub rival_at: Duration,
     /// When each further one of our flows begins.
     pub stagger: Duration,
+    /// How long a run of it is.
+    pub duration: Duration,
+    pub warm_up: Duration,
 }
 
 /// Largest packet on the wire, Ethernet header included.
@@ -52,8 +55,10 @@ impl Profile {
             both_ways: false,
             flows: 1,
             rival: None,
-            rival_at: Duration::ZERO,
+            rival_at: Duration::from_secs(1),
             stagger: Duration::ZERO,
+            duration: Duration::from_secs(20),
+            warm_up: Duration::from_secs(2),
         }
     }
 
@@ -94,6 +99,11 @@ impl Profile {
         self
     }
 
+    fn short(mut self, duration: Duration) -> Self {
+        (self.duration, self.warm_up) = (duration, duration / 10);
+        self
+    }
+
     fn outage(self, from: Duration, to: Duration) -> Self {
         self.each_way(|link| link.outages.push((from, to)))
     }
@@ -131,7 +141,7 @@ impl Profile {
             wan("wan-both").both(),
             wan("wan-both-loss1").both().lossy(0.01),
             wan("wan-both-reorder").both().reorder(ms(5)),
-            wan("two").flows(2, Duration::ZERO),
+            wan("two").flows(2, ms(0)),
             wan("two-late").flows(2, ms(5000)),
             wan("two-loss1").flows(2, ms(3000)).lossy(0.01),
             wan("four").flows(4, ms(2000)),
@@ -151,11 +161,11 @@ impl Profile {
             Self::path("satellite", 20_000_000, ms(600), 0.5).lossy(0.005),
             Self::path("lte", 20_000_000, ms(60), 4.0).jitter(ms(8), 0.5).lossy(0.001),
             Self::path("wifi-bad", 30_000_000, ms(20), 2.0).jitter(ms(6), 0.3).lossy(0.02),
-            Self::path("metro", 200_000_000, ms(10), 1.0),
+            Self::path("metro", 200_000_000, ms(10), 1.0).short(ms(11000)),
             Self::path("slow", 2_000_000, ms(40), 2.0),
-            Self::path("lan", 1_000_000_000, Duration::from_micros(400), 4.0),
-            Self::path("lan10g", 10_000_000_000, Duration::from_micros(100), 8.0),
-            Self::path("loopback", 10_000_000_000, Duration::from_micros(50), 16.0),
+            Self::path("lan", 1_000_000_000, Duration::from_micros(400), 4.0).short(ms(3000)),
+            Self::path("lan10g", 10_000_000_000, Duration::from_micros(100), 8.0).short(ms(600)),
+            Self::path("loopback", 10_000_000_000, Duration::from_micros(50), 16.0).short(ms(600)),
         ]
     }
 }

@@ -37,6 +37,8 @@ pub struct TrafficConfig {
     pub stream_each: bool,
     /// When a small message is sent again as a datagram.
     pub copies: Vec<Duration>,
+    /// Windows of room in quinn for what waits behind a hole, while there was a loss lately.
+    pub held: u64,
     pub seed: u64,
 }
 
@@ -239,7 +241,7 @@ impl Traffic {
         }
         let window = connection.congestion_state().window();
         let recent = (3 * connection.rtt()).min(Duration::from_secs(2)).as_nanos() as Nanos;
-        let held = if self.lost_at.is_some_and(|at| now < at + recent) { window } else { 0 };
+        let held = if self.lost_at.is_some_and(|at| now < at + recent) { window * self.config.held } else { 0 };
         window + held + QUANTUM
     }
 

@@ -45,6 +45,8 @@ pub struct Run {
     pub copies: Vec<Duration>,
     /// quinn's packet threshold and time threshold of loss detection.
     pub loss_detection: (u32, f32),
+    /// As in [`TrafficConfig`].
+    pub held: u64,
     /// Prints the state of the first flow's controller this often.
     pub trace: Option<Duration>,
 }
@@ -152,16 +154,17 @@ fn nanos(duration: Duration) -> Nanos {
 impl Run {
     pub fn new(profile: Profile, controller: Factory, seed: u64) -> Self {
         Self {
+            duration: profile.duration,
+            warm_up: profile.warm_up,
             profile,
             controller,
             seed,
-            duration: Duration::from_secs(20),
-            warm_up: Duration::from_secs(2),
             flood: true,
             rate: 50.0,
             stream_each: true,
             copies: [2, 8, 20].map(Duration::from_millis).to_vec(),
-            loss_detection: (3, 9.0 / 8.0),
+            loss_detection: (256, 1.25),
+            held: 2,
             trace: None,
         }
     }
@@ -194,6 +197,7 @@ impl Run {
                     measure_from: nanos(self.warm_up),
                     stream_each: self.stream_each,
                     copies: self.copies.clone(),
+                    held: self.held,
                     seed,
                 })
             };
@@ -234,12 +238,17 @@ impl Run {
                 let connection = nodes[0][0].connection();
                 if let Some(connection) = connection {
                     println!(
-                        "{:8.3} w {:8} rtt {:7.2} q {:5} {:?}",
+                        "{:8.3} w {:8} rtt {:7.2} q {:5} {}",
                         now as f64 / 1e9,
                         connection.congestion_state().window(),
                         connection.rtt().as_secs_f64() * 1e3,
                         world.forward.backlog(now),
-                        connection.congestion_state().metrics().ssthresh,
+                        connection
+                            .congestion_state()
+                            .clone_box()
+                            .into_any()
+                            .downcast::<peerlane_quic::Delay>()
+                            .map_or_else(|_| String::new(), |delay| delay.to_string()),
                     );
                 }
             }

@@ -1,0 +1,75 @@
+//! quinn's `Controller` over the model.
+//!
+//! What quinn means by its calls, where its documentation doesn't say:
+//! * `on_ack` comes once per acknowledged packet, `on_end_acks` once per ACK frame, losses after it.
+//! * `sent` is the same for all packets of one burst of the pacer.
+//! * `app_limited` is the state of the last transmit, not of the packet: it isn't used; the model compares what was in
+//!   flight with the window.
+//! * `window` isn't asked while nothing is to be sent, and the pacer sends at 1.25 windows per smoothed round trip.
+
+use std::{any::Any, fmt, sync::Arc, time::Instant};
+
+use quinn_proto::{
+    RttEstimator,
+    congestion::{Controller, ControllerFactory, ControllerMetrics},
+};
+
+use super::model::{DelayConfig, Model};
+
+/// The controller that keeps the bottleneck's queue short, for quinn.
+#[derive(Debug, Clone)]
+pub struct Delay {
+    model: Model,
+}
+
+impl fmt::Display for Delay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.model.fmt(f)
+    }
+}
+
+impl ControllerFactory for DelayConfig {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Delay { model: Model::new((*self).clone(), now, current_mtu) })
+    }
+}
+
+impl Controller for Delay {
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, _: bool, _: &RttEstimator) {
+        self.model.on_ack(now, sent, bytes);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _: bool, _: Option<u64>) {
+        self.model.on_acks_end(now, in_flight);
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
+        self.model.on_lost(now, sent, lost_bytes, persistent);
+    }
+
+    fn on_mtu_update(&mut self, new_mtu: u16) {
+        self.model.on_mtu(new_mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.model.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        let mut metrics = ControllerMetrics::default();
+        metrics.congestion_window = self.window();
+        metrics
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.model.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

@@ -1,0 +1,13 @@
+//! Congestion control: what connections of this crate send with.
+//!
+//! * [`model`] decides how large the window is. It reads no clock and does no I/O.
+//! * `controller` is quinn's `Controller` over it.
+//! * `publish` tells the driver what any controller's window is.
+
+mod controller;
+mod model;
+mod publish;
+
+pub use controller::Delay;
+pub use model::DelayConfig;
+pub(crate) use publish::{Factory, Published};

@@ -1,0 +1,364 @@
+//! How large the window is.
+
+mod config;
+mod dispersion;
+mod round;
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+pub use config::DelayConfig;
+use dispersion::Dispersion;
+use round::{Collector, Round};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Phase {
+    StartUp { best: f64, flat: u32, growth: f64 },
+    Steady,
+    Company,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Cubic {
+    w_max: f64,
+    epoch: Instant,
+    k: f64,
+    reduced: Instant,
+}
+
+/// The state of one path.
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    config: DelayConfig,
+    mtu: u64,
+    window: f64,
+    phase: Phase,
+    round: Collector,
+    dispersion: Dispersion,
+    base: f64,
+    base_at: Instant,
+    next_base: f64,
+    recent: VecDeque<f64>,
+    rates: VecDeque<f64>,
+    smooth: f64,
+    capacity: f64,
+    next_capacity: f64,
+    capacity_at: Instant,
+    offset: f64,
+    raises: u32,
+    raise_from: (f64, f64),
+    reference: f64,
+    pushed: (f64, f64),
+    no_raise_until: Instant,
+    dip_until: Option<Instant>,
+    dip_at: Instant,
+    before_dip: f64,
+    crowded: u32,
+    company_until: Instant,
+    company_wait: f64,
+    company_left: Instant,
+    free_since: Option<Instant>,
+    high_queue: f64,
+    cubic: Cubic,
+    latest: Option<Round>,
+}
+
+/// RFC 9002, section 7.2.
+const INITIAL_PACKETS: u64 = 10;
+const BASE_WINDOW: Duration = Duration::from_secs(10);
+
+impl Model {
+    pub(crate) fn new(config: DelayConfig, now: Instant, mtu: u16) -> Self {
+        let mtu = u64::from(mtu);
+        Self {
+            config,
+            mtu,
+            window: (INITIAL_PACKETS * mtu) as f64,
+            phase: Phase::StartUp { best: 0.0, flat: 0, growth: 2.0 },
+            round: Collector::new(now),
+            dispersion: Dispersion::default(),
+            base: f64::INFINITY,
+            base_at: now,
+            next_base: f64::INFINITY,
+            recent: VecDeque::new(),
+            rates: VecDeque::new(),
+            smooth: 0.0,
+            capacity: 0.0,
+            next_capacity: 0.0,
+            capacity_at: now,
+            offset: 0.0,
+            raises: 0,
+            raise_from: (0.0, 0.0),
+            reference: 0.0,
+            pushed: (0.0, 0.0),
+            no_raise_until: now,
+            dip_until: None,
+            dip_at: now + BASE_WINDOW,
+            before_dip: 0.0,
+            crowded: 0,
+            company_until: now,
+            company_wait: 2.0,
+            company_left: now,
+            free_since: None,
+            high_queue: 0.0,
+            cubic: Cubic { w_max: 0.0, epoch: now, k: 0.0, reduced: now },
+            latest: None,
+        }
+    }
+
+    pub(crate) fn initial_window(&self) -> u64 {
+        INITIAL_PACKETS * self.mtu
+    }
+
+    pub(crate) fn window(&self) -> u64 {
+        (self.window as u64).max(self.least())
+    }
+
+    fn least(&self) -> u64 {
+        let rtt = if self.base.is_finite() { self.base } else { 0.0 };
+        (INITIAL_PACKETS * self.mtu).max((128_000.0 * rtt) as u64)
+    }
+
+    pub(crate) fn on_mtu(&mut self, mtu: u16) {
+        self.mtu = u64::from(mtu);
+    }
+
+    fn target(&self) -> f64 {
+        (self.base / 25.0).clamp(0.0005, 0.02)
+    }
+
+    fn best_capacity(&self) -> f64 {
+        match self.dispersion.capacity() {
+            Some(capacity) if self.config.dispersion => capacity.max(self.capacity),
+            _ => self.capacity,
+        }
+    }
+
+    pub(crate) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
+        let rtt = now.saturating_duration_since(sent).as_secs_f64();
+        self.base = self.base.min(rtt);
+        self.next_base = self.next_base.min(rtt);
+        self.dispersion.on_ack(now, sent, bytes);
+        self.round.on_ack(rtt, sent, bytes);
+        if self.recent.len() == 8 {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(rtt);
+        if let Phase::StartUp { growth, .. } = &mut self.phase {
+            self.window += (*growth - 1.0) * bytes as f64;
+            let least = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+            if self.recent.len() == 8 && least > self.base + (self.base / 8.0).clamp(0.001, 0.016) {
+                *growth = growth.min(1.25);
+            }
+            let cap = self.dispersion.capacity().filter(|_| self.config.dispersion);
+            if let Some(capacity) = cap {
+                let cap = capacity * (self.base + self.target() / 2.0);
+                if self.window >= cap {
+                    self.window = cap;
+                    self.leave_start_up(now);
+                }
+            }
+        }
+    }
+
+    fn leave_start_up(&mut self, now: Instant) {
+        self.phase = Phase::Steady;
+        self.dip_at = now + BASE_WINDOW;
+        self.rates.clear();
+        self.raises = 0;
+    }
+
+    pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
+        if let Some(round) = self.round.end(now, in_flight) {
+            self.on_round(&round);
+            self.latest = Some(round);
+        }
+    }
+
+    fn on_round(&mut self, round: &Round) {
+        if now_after(round.end, self.base_at, BASE_WINDOW) {
+            (self.base, self.next_base, self.base_at) = (self.next_base, round.rtt, round.end);
+        }
+        let limited = round.in_flight < self.window * if matches!(self.phase, Phase::StartUp { .. }) { 0.4 } else { 0.8 };
+        if limited {
+            return;
+        }
+        let rate = round.rate();
+        if self.rates.len() == 10 {
+            self.rates.pop_front();
+        }
+        self.rates.push_back(rate);
+        self.smooth = if self.smooth == 0.0 { rate } else { self.smooth + (rate - self.smooth) / 4.0 };
+        if now_after(round.end, self.capacity_at, Duration::from_secs(15)) {
+            (self.capacity, self.next_capacity, self.capacity_at) = (self.next_capacity, self.smooth, round.end);
+        }
+        self.capacity = self.capacity.max(self.smooth);
+        self.next_capacity = self.next_capacity.max(self.smooth);
+        match self.phase {
+            Phase::StartUp { best, flat, growth } => {
+                let (best, flat) = if rate > best * if growth > 1.5 { 1.25 } else { 1.1 } { (rate, 0) } else { (best, flat + 1) };
+                let lossy = round.lost > 8 * self.mtu && round.lost as f64 > 0.05 * (round.lost + round.acked) as f64;
+                if flat >= 3 || lossy {
+                    self.leave_start_up(round.end);
+                    self.window = self.window.min(1.1 * rate * round.rtt);
+                } else {
+                    self.phase = Phase::StartUp { best, flat, growth };
+                }
+            }
+            Phase::Steady => self.steady(round),
+            Phase::Company => self.company(round),
+        }
+        self.window = self.window.max(self.least() as f64);
+    }
+
+    fn crowd_threshold(&self) -> f64 {
+        (self.base / 5.0).max(4.0 * self.target())
+    }
+
+    fn steady(&mut self, round: &Round) {
+        let rate = self.rates.iter().copied().fold(0.0, f64::max);
+        let queue = round.rtt - self.base;
+        if let Some(until) = self.dip_until {
+            if round.end < until {
+                return;
+            }
+            self.dip_until = None;
+            self.window = self.before_dip;
+            return;
+        } else if self.config.dip && round.end >= self.dip_at {
+            self.dip_at = round.end + BASE_WINDOW;
+            self.dip_until = Some(round.end + Duration::from_secs_f64(round.rtt * 1.5));
+            self.before_dip = self.window;
+            self.window = self.window.min(0.85 * rate * self.base);
+            return;
+        }
+        let capacity = self.best_capacity();
+        if self.config.company && queue > self.crowd_threshold() && self.smooth < 0.75 * capacity {
+            self.crowded += 1;
+            if self.crowded >= 5 {
+                self.enter_company(round);
+                return;
+            }
+        } else {
+            self.crowded = 0;
+        }
+        let loss = round.lost as f64 / (round.lost + round.acked).max(1) as f64;
+        let pushing = self.offset > 0.1 * self.target();
+        if self.config.offset {
+            if pushing {
+                self.pushed.0 += round.lost as f64 / self.mtu as f64;
+                self.pushed.1 += (round.lost + round.acked) as f64 / self.mtu as f64;
+                let expected = self.reference * self.pushed.1;
+                if self.pushed.0 > 1.5 * expected + 0.003 * self.pushed.1 + 3.0 * expected.sqrt() + 4.0 {
+                    self.offset = 0.0;
+                    self.no_raise_until = round.end + Duration::from_secs(6);
+                    self.pushed = (0.0, 0.0);
+                }
+            } else {
+                self.reference += (loss - self.reference) / 32.0;
+                self.pushed = (0.0, 0.0);
+            }
+            if self.smooth < 0.93 * self.capacity && round.end >= self.no_raise_until {
+                if self.raises == 0 {
+                    self.raise_from = (self.window, self.smooth);
+                }
+                self.raises += 1;
+                self.offset += (queue - self.offset).max(0.0) / 4.0;
+                self.offset = self.offset.min(0.4 * self.base);
+                if self.raises >= 8 && self.window > 1.25 * self.raise_from.0 && self.smooth < 1.04 * self.raise_from.1 {
+                    (self.capacity, self.next_capacity, self.capacity_at) = (self.smooth, self.smooth, round.end);
+                    (self.offset, self.raises) = (0.0, 0);
+                }
+            } else if self.smooth > 0.96 * self.capacity {
+                self.offset *= 0.9;
+                self.raises = 0;
+            }
+        }
+        let tq = self.target();
+        let goal = self.window * (self.base + self.offset) / round.rtt + rate * tq;
+        let window = self.window + (goal - self.window) / 2.0;
+        self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
+    }
+
+    fn enter_company(&mut self, round: &Round) {
+        self.phase = Phase::Company;
+        self.crowded = 0;
+        self.offset = 0.0;
+        self.high_queue = round.rtt - self.base;
+        self.free_since = None;
+        if now_after(round.end, self.company_left, Duration::from_secs(5)) {
+            self.company_wait = 2.0;
+        } else {
+            self.company_wait = (self.company_wait * 2.0).min(16.0);
+        }
+        self.company_until = round.end + Duration::from_secs_f64(self.company_wait);
+        self.cubic = Cubic { w_max: self.window, epoch: round.end, k: 0.0, reduced: round.end };
+    }
+
+    fn company(&mut self, round: &Round) {
+        let queue = round.rtt - self.base;
+        self.high_queue = (self.high_queue * 0.98).max(queue);
+        let capacity = self.best_capacity();
+        let t = round.end.saturating_duration_since(self.cubic.epoch).as_secs_f64();
+        let mtu = self.mtu as f64;
+        let cubic = (0.4 * (t - self.cubic.k).powi(3)) * mtu + self.cubic.w_max;
+        self.window = cubic.clamp(self.window * 0.5, self.window * 1.5);
+        let whole = capacity * round.rtt;
+        self.window = self.window.clamp(0.42 * whole, 0.58 * whole);
+        let free = self.smooth > 0.9 * capacity || queue < self.crowd_threshold() / 2.0;
+        if free && round.end > self.company_until {
+            self.phase = Phase::Steady;
+            self.company_left = round.end;
+            self.dip_at = round.end + BASE_WINDOW;
+        }
+    }
+
+    pub(crate) fn on_lost(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool) {
+        self.round.on_lost(bytes);
+        if self.phase == Phase::Company && sent > self.cubic.reduced {
+            let rtt = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
+            if rtt - self.base > 0.7 * self.high_queue {
+                let w_max = if self.window < self.cubic.w_max { self.window * 0.85 } else { self.window };
+                self.window *= 0.7;
+                let k = ((w_max - self.window).max(0.0) / self.mtu as f64 / 0.4).cbrt();
+                self.cubic = Cubic { w_max, epoch: now, k, reduced: now };
+            }
+        }
+        if persistent {
+            let fresh = Self::new(self.config.clone(), now, u16::try_from(self.mtu).unwrap_or(u16::MAX));
+            let base = self.base;
+            *self = fresh;
+            (self.base, self.next_base) = (base, base);
+        }
+    }
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mbit = |rate: f64| rate * 8e-6;
+        let phase = match self.phase {
+            Phase::StartUp { growth, .. } => format!("start {growth:.2}"),
+            Phase::Steady => "steady".into(),
+            Phase::Company => "company".into(),
+        };
+        write!(
+            f,
+            "{phase:10} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} fl {:.0}",
+            self.base * 1e3,
+            self.offset * 1e3,
+            self.latest.map_or(0.0, |round| round.rtt) * 1e3,
+            mbit(self.latest.map_or(0.0, |round| round.rate())),
+            mbit(self.smooth),
+            mbit(self.capacity),
+            mbit(self.dispersion.capacity().unwrap_or(0.0)),
+            self.reference,
+            self.latest.map_or(0.0, |round| round.in_flight),
+        )
+    }
+}
+
+fn now_after(now: Instant, since: Instant, span: Duration) -> bool {
+    now.saturating_duration_since(since) >= span
+}
