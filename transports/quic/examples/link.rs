@@ -21,8 +21,23 @@ fn controller(name: &str) -> Option<Factory> {
         "cubic" => Some(Arc::new(CubicConfig::default())),
         "bbr" => Some(Arc::new(BbrConfig::default())),
         "newreno" => Some(Arc::new(NewRenoConfig::default())),
-        "delay" => Some(Arc::new(DelayConfig::default())),
-        _ => None,
+        name => {
+            let mut config = DelayConfig::default();
+            let mut parts = name.split('-');
+            if parts.next() != Some("delay") {
+                return None;
+            }
+            for part in parts {
+                match part {
+                    "nodispersion" => config.dispersion = false,
+                    "nooffset" => config.offset = false,
+                    "nocompany" => config.company = false,
+                    "nodip" => config.dip = false,
+                    part => config.target = part.parse().ok()?,
+                }
+            }
+            Some(Arc::new(config))
+        }
     }
 }
 

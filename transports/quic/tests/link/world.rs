@@ -164,7 +164,7 @@ impl Run {
             stream_each: true,
             copies: [2, 8, 20].map(Duration::from_millis).to_vec(),
             loss_detection: (256, 1.25),
-            held: 2,
+            held: 4,
             trace: None,
         }
     }

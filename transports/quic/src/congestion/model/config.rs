@@ -12,10 +12,12 @@ pub struct DelayConfig {
     pub company: bool,
     /// A short dip of the window now and then shows the empty path's round trip again.
     pub dip: bool,
+    /// The standing queue's share of the round trip: one part in so many.
+    pub target: f64,
 }
 
 impl Default for DelayConfig {
     fn default() -> Self {
-        Self { dispersion: true, offset: true, company: true, dip: true }
+        Self { dispersion: true, offset: true, company: true, dip: true, target: 40.0 }
     }
 }

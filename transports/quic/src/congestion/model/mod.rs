@@ -20,6 +20,18 @@ enum Phase {
     Company,
 }
 
+/// A step of the window, to see whether delay or rate answers.
+#[derive(Debug, Clone, Copy)]
+struct Test {
+    window: f64,
+    rtt: f64,
+    rounds: u32,
+    rtt_sum: f64,
+    acked: f64,
+    elapsed: f64,
+    lost: f64,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Cubic {
     w_max: f64,
@@ -47,14 +59,17 @@ pub(crate) struct Model {
     next_capacity: f64,
     capacity_at: Instant,
     offset: f64,
-    raises: u32,
-    raise_from: (f64, f64),
+    rounds: VecDeque<Round>,
+    test: Option<Test>,
+    tests: (u32, u32),
+    settle: u32,
     reference: f64,
-    pushed: (f64, f64),
     no_raise_until: Instant,
+    distrust: Instant,
     dip_until: Option<Instant>,
     dip_at: Instant,
     before_dip: f64,
+    dip_queue: f64,
     crowded: u32,
     company_until: Instant,
     company_wait: f64,
@@ -89,14 +104,17 @@ impl Model {
             next_capacity: 0.0,
             capacity_at: now,
             offset: 0.0,
-            raises: 0,
-            raise_from: (0.0, 0.0),
+            rounds: VecDeque::new(),
+            test: None,
+            tests: (0, 0),
+            settle: 0,
             reference: 0.0,
-            pushed: (0.0, 0.0),
             no_raise_until: now,
+            distrust: now,
             dip_until: None,
             dip_at: now + BASE_WINDOW,
             before_dip: 0.0,
+            dip_queue: 0.0,
             crowded: 0,
             company_until: now,
             company_wait: 2.0,
@@ -126,7 +144,7 @@ impl Model {
     }
 
     fn target(&self) -> f64 {
-        (self.base / 25.0).clamp(0.0005, 0.02)
+        (self.base / self.config.target).clamp(0.0005, 0.02)
     }
 
     fn best_capacity(&self) -> f64 {
@@ -167,7 +185,7 @@ impl Model {
         self.phase = Phase::Steady;
         self.dip_at = now + BASE_WINDOW;
         self.rates.clear();
-        self.raises = 0;
+        self.rounds.clear();
     }
 
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
@@ -190,7 +208,12 @@ impl Model {
             self.rates.pop_front();
         }
         self.rates.push_back(rate);
-        self.smooth = if self.smooth == 0.0 { rate } else { self.smooth + (rate - self.smooth) / 4.0 };
+        if self.rounds.len() == 4 {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back(*round);
+        let (acked, elapsed) = self.rounds.iter().fold((0.0, 0.0), |sum, r| (sum.0 + r.acked as f64, sum.1 + r.elapsed));
+        self.smooth = acked / elapsed;
         if now_after(round.end, self.capacity_at, Duration::from_secs(15)) {
             (self.capacity, self.next_capacity, self.capacity_at) = (self.next_capacity, self.smooth, round.end);
         }
@@ -221,9 +244,12 @@ impl Model {
         let rate = self.rates.iter().copied().fold(0.0, f64::max);
         let queue = round.rtt - self.base;
         if let Some(until) = self.dip_until {
+            self.dip_queue = self.dip_queue.min(round.rtt - self.base);
             if round.end < until {
                 return;
             }
+            self.offset = self.offset.min(self.dip_queue);
+            self.rounds.clear();
             self.dip_until = None;
             self.window = self.before_dip;
             return;
@@ -231,7 +257,9 @@ impl Model {
             self.dip_at = round.end + BASE_WINDOW;
             self.dip_until = Some(round.end + Duration::from_secs_f64(round.rtt * 1.5));
             self.before_dip = self.window;
-            self.window = self.window.min(0.85 * rate * self.base);
+            self.dip_queue = f64::INFINITY;
+            self.test = None;
+            self.window = self.window.min(0.85 * rate * (self.base + self.offset));
             return;
         }
         let capacity = self.best_capacity();
@@ -244,46 +272,80 @@ impl Model {
         } else {
             self.crowded = 0;
         }
-        let loss = round.lost as f64 / (round.lost + round.acked).max(1) as f64;
-        let pushing = self.offset > 0.1 * self.target();
-        if self.config.offset {
-            if pushing {
-                self.pushed.0 += round.lost as f64 / self.mtu as f64;
-                self.pushed.1 += (round.lost + round.acked) as f64 / self.mtu as f64;
-                let expected = self.reference * self.pushed.1;
-                if self.pushed.0 > 1.5 * expected + 0.003 * self.pushed.1 + 3.0 * expected.sqrt() + 4.0 {
-                    self.offset = 0.0;
-                    self.no_raise_until = round.end + Duration::from_secs(6);
-                    self.pushed = (0.0, 0.0);
-                }
-            } else {
-                self.reference += (loss - self.reference) / 32.0;
-                self.pushed = (0.0, 0.0);
-            }
-            if self.smooth < 0.93 * self.capacity && round.end >= self.no_raise_until {
-                if self.raises == 0 {
-                    self.raise_from = (self.window, self.smooth);
-                }
-                self.raises += 1;
-                self.offset += (queue - self.offset).max(0.0) / 4.0;
-                self.offset = self.offset.min(0.4 * self.base);
-                if self.raises >= 8 && self.window > 1.25 * self.raise_from.0 && self.smooth < 1.04 * self.raise_from.1 {
-                    (self.capacity, self.next_capacity, self.capacity_at) = (self.smooth, self.smooth, round.end);
-                    (self.offset, self.raises) = (0.0, 0);
-                }
-            } else if self.smooth > 0.96 * self.capacity {
-                self.offset *= 0.9;
-                self.raises = 0;
-            }
-        }
         let tq = self.target();
+        if self.config.offset && self.learn(round) {
+            return;
+        }
         let goal = self.window * (self.base + self.offset) / round.rtt + rate * tq;
         let window = self.window + (goal - self.window) / 2.0;
         self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
     }
 
+    /// Whether the window is under test.
+    fn learn(&mut self, round: &Round) -> bool {
+        let mtu = self.mtu as f64;
+        let tq = self.target();
+        if let Some(test) = &mut self.test {
+            test.rounds += 1;
+            // The step's own effect comes a round trip later.
+            if test.rounds >= 2 {
+                test.rtt_sum += round.rtt;
+                test.acked += round.acked as f64;
+                test.elapsed += round.elapsed;
+                test.lost += round.lost as f64;
+            }
+            if test.rounds < 4 {
+                return true;
+            }
+            let test = *test;
+            self.test = None;
+            let rtt = test.rtt_sum / 3.0;
+            let rate = test.acked / test.elapsed;
+            let packets = (test.acked + test.lost) / mtu;
+            let expected = self.reference * packets;
+            let lossy = test.lost / mtu > 1.5 * expected + 0.003 * packets + 3.0 * expected.sqrt() + 4.0;
+            let answer = (self.window - test.window) / self.reach();
+            let queued = rtt - test.rtt > 0.5 * answer;
+            if lossy || queued {
+                self.tests.1 += 1;
+                self.capacity = rate;
+                self.next_capacity = rate;
+                self.capacity_at = round.end;
+                self.distrust = round.end + Duration::from_secs(15);
+                self.window = test.window;
+                self.rounds.clear();
+                if lossy {
+                    self.offset = 0.0;
+                    self.no_raise_until = round.end + Duration::from_secs(6);
+                }
+            } else {
+                self.tests.0 += 1;
+                self.offset = self.offset.max(test.rtt - self.base - tq).min((0.4 * self.base).max(0.001));
+            }
+            return false;
+        }
+        self.reference += (round.lost as f64 / (round.lost + round.acked).max(1) as f64 - self.reference) / 32.0;
+        let reach = self.reach();
+        if self.rounds.len() == 4 && self.smooth < 0.95 * reach && round.end >= self.no_raise_until && round.rtt - self.base > tq {
+            let rtt = self.rounds.iter().skip(1).map(|r| r.rtt).sum::<f64>() / 3.0;
+            self.test = Some(Test { window: self.window, rtt, rounds: 0, rtt_sum: 0.0, acked: 0.0, elapsed: 0.0, lost: 0.0 });
+            self.window *= (1.02 * reach / self.smooth).min(1.25);
+            return true;
+        }
+        false
+    }
+
+    /// The rate that ought to be reached.
+    fn reach(&self) -> f64 {
+        match self.dispersion.capacity() {
+            Some(capacity) if self.config.dispersion && self.latest.is_some_and(|r| r.end >= self.distrust) => capacity.max(self.capacity),
+            _ => self.capacity,
+        }
+    }
+
     fn enter_company(&mut self, round: &Round) {
         self.phase = Phase::Company;
+        self.test = None;
         self.crowded = 0;
         self.offset = 0.0;
         self.high_queue = round.rtt - self.base;
@@ -345,7 +407,9 @@ impl std::fmt::Display for Model {
         };
         write!(
             f,
-            "{phase:10} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} fl {:.0}",
+            "{phase:10} {:?} {} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} fl {:.0}",
+            self.tests,
+            self.test.is_some(),
             self.base * 1e3,
             self.offset * 1e3,
             self.latest.map_or(0.0, |round| round.rtt) * 1e3,
