@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use link::{
     profile::Profile,
     report::{Outcome, spread},
+    traffic::Budget,
     world::{Factory, Run},
 };
 use peerlane_quic::DelayConfig;
@@ -68,8 +69,8 @@ fn main() {
                 changes.push(Box::new(move |run| run.loss_detection = detection));
             }
             "--held" => {
-                let held = value().parse().unwrap();
-                changes.push(Box::new(move |run| run.held = held));
+                let windows = value().parse().unwrap();
+                changes.push(Box::new(move |run| run.budget = Budget::Lost(windows)));
             }
             "--trace" => {
                 let every = Duration::from_millis(value().parse().unwrap());

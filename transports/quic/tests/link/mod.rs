@@ -11,4 +11,5 @@ pub mod profile;
 pub mod report;
 pub mod tcp;
 pub mod traffic;
+pub mod watch;
 pub mod world;

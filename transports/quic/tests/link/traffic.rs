@@ -3,6 +3,7 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::link::Nanos;
+use super::{link::Nanos, watch::InFlight};
 
 const QUERY: usize = 100;
 const RESULT: usize = 300;
@@ -21,6 +22,16 @@ const URGENT: u64 = 4 * QUANTUM;
 /// Bytes per second that copies may always use, and the share of all bytes sent that they may use beyond it.
 const COPY_RATE: f64 = 64_000.0;
 const COPY_SHARE: f64 = 0.05;
+
+/// How much is handed to quinn beyond the congestion window and a quantum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Budget {
+    /// So many windows while packets were lost in the last three round trips: the product's driver has one.
+    Lost(u64),
+    /// What it takes to keep the window full, up to four windows: what came behind a hole is charged though it isn't in
+    /// flight, before its loss is known too.
+    Filled,
+}
 
 #[derive(Debug, Clone)]
 pub struct TrafficConfig {
@@ -37,8 +48,9 @@ pub struct TrafficConfig {
     pub stream_each: bool,
     /// When a small message is sent again as a datagram.
     pub copies: Vec<Duration>,
-    /// Windows of room in quinn for what waits behind a hole, while there was a loss lately.
-    pub held: u64,
+    /// How much is handed to quinn.
+    pub budget: Budget,
+    pub in_flight: InFlight,
     pub seed: u64,
 }
 
@@ -62,6 +74,9 @@ pub struct Traffic {
     partial: HashMap<StreamId, Vec<u8>>,
     lost_packets: u64,
     lost_at: Option<Nanos>,
+    extra: u64,
+    extra_at: Nanos,
+    refilled: Option<Nanos>,
     belief: Bytes,
     /// When each answer came: scheduled, and how much later.
     pub latencies: Vec<(Nanos, Nanos)>,
@@ -91,6 +106,9 @@ impl Traffic {
             partial: HashMap::new(),
             lost_packets: 0,
             lost_at: None,
+            extra: 0,
+            extra_at: 0,
+            refilled: None,
             belief: Bytes::from(vec![0x5a; BELIEF]),
             latencies: Vec::new(),
             flooded: 0,
@@ -230,19 +248,45 @@ impl Traffic {
             connection.set_send_window(bulk);
             // The stream never ends: where one BELIEF ends and the next begins doesn't matter here.
             while connection.send_stream(flood).write_chunks(&mut [self.belief.clone()]).is_ok() {}
+            if self.refilled != Some(now) && self.refill(now, connection) {
+                self.refilled = Some(now);
+                connection.set_send_window(self.bulk_window(now, connection));
+                while connection.send_stream(flood).write_chunks(&mut [self.belief.clone()]).is_ok() {}
+            }
         }
     }
 
-    /// As `budget` in the product: the congestion window, a quantum, and what waits behind a hole.
     fn bulk_window(&mut self, now: Nanos, connection: &Connection) -> u64 {
-        let lost = connection.stats().path.lost_packets;
-        if lost > self.lost_packets {
-            (self.lost_packets, self.lost_at) = (lost, Some(now));
-        }
         let window = connection.congestion_state().window();
-        let recent = (3 * connection.rtt()).min(Duration::from_secs(2)).as_nanos() as Nanos;
-        let held = if self.lost_at.is_some_and(|at| now < at + recent) { window * self.config.held } else { 0 };
-        window + held + QUANTUM
+        let lately = |at: Nanos| now < at + (3 * connection.rtt()).min(Duration::from_secs(2)).as_nanos() as Nanos;
+        let extra = match self.config.budget {
+            Budget::Lost(windows) => {
+                let lost = connection.stats().path.lost_packets;
+                if lost > self.lost_packets {
+                    (self.lost_packets, self.lost_at) = (lost, Some(now));
+                }
+                if self.lost_at.is_some_and(lately) { window * windows } else { 0 }
+            }
+            Budget::Filled => {
+                if !lately(self.extra_at) {
+                    self.extra = 0;
+                }
+                self.extra
+            }
+        };
+        window + extra + QUANTUM
+    }
+
+    /// quinn takes no more though the window has room: what it holds isn't what it could send.
+    fn refill(&mut self, now: Nanos, connection: &Connection) -> bool {
+        let window = connection.congestion_state().window();
+        let room = window.saturating_sub(self.config.in_flight.load(Ordering::Relaxed));
+        if self.config.budget != Budget::Filled || room < 4 * 1500 || self.extra >= 4 * window {
+            return false;
+        }
+        self.extra = (self.extra + room).min(4 * window);
+        self.extra_at = now;
+        true
     }
 
     fn write_copies(&mut self, now: Nanos, connection: &mut Connection) {

@@ -25,7 +25,8 @@ use super::{
     profile::Profile,
     report::Outcome,
     tcp::{ACK, PAYLOAD, SEGMENT, TcpFlow},
-    traffic::{Traffic, TrafficConfig},
+    traffic::{Budget, Traffic, TrafficConfig},
+    watch::{InFlight, Watch},
 };
 
 pub type Factory = Arc<dyn ControllerFactory + Send + Sync>;
@@ -46,7 +47,7 @@ pub struct Run {
     /// quinn's packet threshold and time threshold of loss detection.
     pub loss_detection: (u32, f32),
     /// As in [`TrafficConfig`].
-    pub held: u64,
+    pub budget: Budget,
     /// Prints the state of the first flow's controller this often.
     pub trace: Option<Duration>,
 }
@@ -123,7 +124,7 @@ impl Keys {
     }
 }
 
-fn transport(run: &Run) -> TransportConfig {
+fn transport(run: &Run, controller: Factory) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(1452);
     let mut transport = TransportConfig::default();
@@ -141,7 +142,7 @@ fn transport(run: &Run) -> TransportConfig {
         .ack_frequency_config(None)
         .datagram_receive_buffer_size(Some(64 * 1024))
         .datagram_send_buffer_size(16 * 1024)
-        .congestion_controller_factory(run.controller.clone());
+        .congestion_controller_factory(controller);
     transport
 }
 
@@ -164,7 +165,7 @@ impl Run {
             stream_each: true,
             copies: [2, 8, 20].map(Duration::from_millis).to_vec(),
             loss_detection: (256, 1.25),
-            held: 4,
+            budget: Budget::Filled,
             trace: None,
         }
     }
@@ -187,6 +188,7 @@ impl Run {
         for flow in 0..profile.flows {
             let start = nanos(profile.stagger) * flow as Nanos;
             let seed = self.seed * 1000 + flow as u64 * 2;
+            let in_flight = [InFlight::default(), InFlight::default()];
             let traffic = |asks: bool, seed| {
                 Traffic::new(TrafficConfig {
                     flood: self.flood && (asks || profile.both_ways),
@@ -197,15 +199,19 @@ impl Run {
                     measure_from: nanos(self.warm_up),
                     stream_each: self.stream_each,
                     copies: self.copies.clone(),
-                    held: self.held,
+                    budget: self.budget,
+                    in_flight: in_flight[usize::from(!asks)].clone(),
                     seed,
                 })
             };
-            let shared = Arc::new(transport(self));
+            let watched = |side: usize| {
+                let watch = Watch { inner: self.controller.clone(), in_flight: in_flight[side].clone() };
+                Arc::new(transport(self, Arc::new(watch)))
+            };
             let mut server_config = ServerConfig::with_crypto(keys.server.clone());
-            server_config.transport_config(shared.clone());
+            server_config.transport_config(watched(1));
             let mut client_config = ClientConfig::new(keys.client.clone());
-            client_config.transport_config(shared);
+            client_config.transport_config(watched(0));
             let mut a = Node::new(epoch, server, None, seed + 1, traffic(true, seed));
             let b = Node::new(epoch, client, Some(Arc::new(server_config)), seed + 2, traffic(false, seed + 1));
             a.connect(0, client_config, &keys.name);

@@ -62,7 +62,6 @@ pub(crate) struct Model {
     rounds: VecDeque<Round>,
     test: Option<Test>,
     tests: (u32, u32),
-    settle: u32,
     reference: f64,
     no_raise_until: Instant,
     distrust: Instant,
@@ -107,7 +106,6 @@ impl Model {
             rounds: VecDeque::new(),
             test: None,
             tests: (0, 0),
-            settle: 0,
             reference: 0.0,
             no_raise_until: now,
             distrust: now,
@@ -164,9 +162,9 @@ impl Model {
             self.recent.pop_front();
         }
         self.recent.push_back(rtt);
+        let least = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
         if let Phase::StartUp { growth, .. } = &mut self.phase {
             self.window += (*growth - 1.0) * bytes as f64;
-            let least = self.recent.iter().copied().fold(f64::INFINITY, f64::min);
             if self.recent.len() == 8 && least > self.base + (self.base / 8.0).clamp(0.001, 0.016) {
                 *growth = growth.min(1.25);
             }
@@ -326,6 +324,9 @@ impl Model {
         }
         self.reference += (round.lost as f64 / (round.lost + round.acked).max(1) as f64 - self.reference) / 32.0;
         let reach = self.reach();
+        if self.smooth > 0.97 * reach {
+            self.offset *= 0.97;
+        }
         if self.rounds.len() == 4 && self.smooth < 0.95 * reach && round.end >= self.no_raise_until && round.rtt - self.base > tq {
             let rtt = self.rounds.iter().skip(1).map(|r| r.rtt).sum::<f64>() / 3.0;
             self.test = Some(Test { window: self.window, rtt, rounds: 0, rtt_sum: 0.0, acked: 0.0, elapsed: 0.0, lost: 0.0 });
