@@ -34,6 +34,7 @@ fn controller(name: &str) -> Option<Factory> {
                     "nooffset" => config.offset = false,
                     "nocompany" => config.company = false,
                     "nodip" => config.dip = false,
+                    part if part.starts_with('f') => config.floor = part[1..].parse().ok()?,
                     part => config.target = part.parse().ok()?,
                 }
             }

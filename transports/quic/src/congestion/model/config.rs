@@ -14,10 +14,11 @@ pub struct DelayConfig {
     pub dip: bool,
     /// The standing queue's share of the round trip: one part in so many.
     pub target: f64,
+    pub floor: f64,
 }
 
 impl Default for DelayConfig {
     fn default() -> Self {
-        Self { dispersion: true, offset: true, company: true, dip: true, target: 40.0 }
+        Self { dispersion: true, offset: true, company: true, dip: true, target: 40.0, floor: 0.42 }
     }
 }

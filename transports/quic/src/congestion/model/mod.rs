@@ -57,6 +57,10 @@ pub(crate) struct Model {
     smooth: f64,
     capacity: f64,
     next_capacity: f64,
+    peak: f64,
+    next_peak: f64,
+    failed_at: Option<Instant>,
+    test_at: Instant,
     capacity_at: Instant,
     offset: f64,
     rounds: VecDeque<Round>,
@@ -70,6 +74,8 @@ pub(crate) struct Model {
     before_dip: f64,
     dip_queue: f64,
     crowded: u32,
+    flooded: u32,
+    spread: f64,
     company_until: Instant,
     company_wait: f64,
     company_left: Instant,
@@ -101,6 +107,10 @@ impl Model {
             smooth: 0.0,
             capacity: 0.0,
             next_capacity: 0.0,
+            peak: 0.0,
+            next_peak: 0.0,
+            failed_at: None,
+            test_at: now,
             capacity_at: now,
             offset: 0.0,
             rounds: VecDeque::new(),
@@ -114,6 +124,8 @@ impl Model {
             before_dip: 0.0,
             dip_queue: 0.0,
             crowded: 0,
+            flooded: 0,
+            spread: 0.0,
             company_until: now,
             company_wait: 2.0,
             company_left: now,
@@ -147,8 +159,8 @@ impl Model {
 
     fn best_capacity(&self) -> f64 {
         match self.dispersion.capacity() {
-            Some(capacity) if self.config.dispersion => capacity.max(self.capacity),
-            _ => self.capacity,
+            Some(capacity) if self.config.dispersion => capacity.max(self.peak),
+            _ => self.peak,
         }
     }
 
@@ -206,6 +218,7 @@ impl Model {
             self.rates.pop_front();
         }
         self.rates.push_back(rate);
+        self.spread += (round.mean_rtt - round.rtt - self.spread) / 8.0;
         if self.rounds.len() == 4 {
             self.rounds.pop_front();
         }
@@ -214,14 +227,17 @@ impl Model {
         self.smooth = acked / elapsed;
         if now_after(round.end, self.capacity_at, Duration::from_secs(15)) {
             (self.capacity, self.next_capacity, self.capacity_at) = (self.next_capacity, self.smooth, round.end);
+            (self.peak, self.next_peak) = (self.next_peak, self.smooth);
         }
         self.capacity = self.capacity.max(self.smooth);
         self.next_capacity = self.next_capacity.max(self.smooth);
+        self.peak = self.peak.max(self.smooth);
+        self.next_peak = self.next_peak.max(self.smooth);
         match self.phase {
             Phase::StartUp { best, flat, growth } => {
                 let (best, flat) = if rate > best * if growth > 1.5 { 1.25 } else { 1.1 } { (rate, 0) } else { (best, flat + 1) };
                 let lossy = round.lost > 8 * self.mtu && round.lost as f64 > 0.05 * (round.lost + round.acked) as f64;
-                if flat >= 3 || lossy {
+                if flat >= (if growth > 1.5 { 3 } else { 2 }) || lossy {
                     self.leave_start_up(round.end);
                     self.window = self.window.min(1.1 * rate * round.rtt);
                 } else {
@@ -263,12 +279,14 @@ impl Model {
         let capacity = self.best_capacity();
         if self.config.company && queue > self.crowd_threshold() && self.smooth < 0.75 * capacity {
             self.crowded += 1;
-            if self.crowded >= 5 {
+            let failed = self.failed_at.is_some_and(|at| !now_after(round.end, at, Duration::from_secs(2)));
+            self.flooded = if queue > self.offset_cap() { self.flooded + 1 } else { 0 };
+            if self.crowded >= 8 && failed || self.flooded >= 8 {
                 self.enter_company(round);
                 return;
             }
         } else {
-            self.crowded = 0;
+            (self.crowded, self.flooded) = (0, 0);
         }
         let tq = self.target();
         if self.config.offset && self.learn(round) {
@@ -277,6 +295,10 @@ impl Model {
         let goal = self.window * (self.base + self.offset) / round.rtt + rate * tq;
         let window = self.window + (goal - self.window) / 2.0;
         self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
+    }
+
+    fn offset_cap(&self) -> f64 {
+        (0.4 * self.base).max(0.001) + 2.0 * self.spread
     }
 
     /// Whether the window is under test.
@@ -297,18 +319,20 @@ impl Model {
             }
             let test = *test;
             self.test = None;
+            self.test_at = round.end + Duration::from_secs_f64(4.0 * round.rtt);
             let rtt = test.rtt_sum / 3.0;
             let rate = test.acked / test.elapsed;
             let packets = (test.acked + test.lost) / mtu;
             let expected = self.reference * packets;
             let lossy = test.lost / mtu > 1.5 * expected + 0.003 * packets + 3.0 * expected.sqrt() + 4.0;
-            let answer = (self.window - test.window) / self.reach();
+            let reach = self.reach();
+            let answer = (self.window - test.window) / reach;
             let queued = rtt - test.rtt > 0.5 * answer;
             if lossy || queued {
                 self.tests.1 += 1;
-                self.capacity = rate;
-                self.next_capacity = rate;
-                self.capacity_at = round.end;
+                let reach = (reach + rate) / 2.0;
+                (self.capacity, self.next_capacity) = (reach, reach.min(self.next_capacity));
+                self.failed_at = Some(round.end);
                 self.distrust = round.end + Duration::from_secs(15);
                 self.window = test.window;
                 self.rounds.clear();
@@ -318,7 +342,7 @@ impl Model {
                 }
             } else {
                 self.tests.0 += 1;
-                self.offset = self.offset.max(test.rtt - self.base - tq).min((0.4 * self.base).max(0.001));
+                self.offset = self.offset.max(test.rtt - self.base - tq).min(self.offset_cap());
             }
             return false;
         }
@@ -327,7 +351,7 @@ impl Model {
         if self.smooth > 0.97 * reach {
             self.offset *= 0.97;
         }
-        if self.rounds.len() == 4 && self.smooth < 0.95 * reach && round.end >= self.no_raise_until && round.rtt - self.base > tq {
+        if self.rounds.len() == 4 && self.smooth < 0.95 * reach && round.end >= self.no_raise_until && round.end >= self.test_at && (tq..self.offset_cap() + tq).contains(&(round.rtt - self.base)) {
             let rtt = self.rounds.iter().skip(1).map(|r| r.rtt).sum::<f64>() / 3.0;
             self.test = Some(Test { window: self.window, rtt, rounds: 0, rtt_sum: 0.0, acked: 0.0, elapsed: 0.0, lost: 0.0 });
             self.window *= (1.02 * reach / self.smooth).min(1.25);
@@ -347,7 +371,7 @@ impl Model {
     fn enter_company(&mut self, round: &Round) {
         self.phase = Phase::Company;
         self.test = None;
-        self.crowded = 0;
+        (self.crowded, self.flooded) = (0, 0);
         self.offset = 0.0;
         self.high_queue = round.rtt - self.base;
         self.free_since = None;
@@ -369,7 +393,7 @@ impl Model {
         let cubic = (0.4 * (t - self.cubic.k).powi(3)) * mtu + self.cubic.w_max;
         self.window = cubic.clamp(self.window * 0.5, self.window * 1.5);
         let whole = capacity * round.rtt;
-        self.window = self.window.clamp(0.42 * whole, 0.58 * whole);
+        self.window = self.window.clamp(self.config.floor * whole, 0.58 * whole);
         let free = self.smooth > 0.9 * capacity || queue < self.crowd_threshold() / 2.0;
         if free && round.end > self.company_until {
             self.phase = Phase::Steady;
