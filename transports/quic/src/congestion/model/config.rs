@@ -14,6 +14,7 @@ pub struct DelayConfig {
     pub dip: bool,
     /// The standing queue's share of the round trip: one part in so many.
     pub target: f64,
+    /// Share.
     pub floor: f64,
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Model {
     crowded: u32,
     flooded: u32,
     spread: f64,
+    jitter: f64,
+    last_rtt: f64,
     company_until: Instant,
     company_wait: f64,
     company_left: Instant,
@@ -126,6 +128,8 @@ impl Model {
             crowded: 0,
             flooded: 0,
             spread: 0.0,
+            jitter: 0.0,
+            last_rtt: 0.0,
             company_until: now,
             company_wait: 2.0,
             company_left: now,
@@ -170,6 +174,10 @@ impl Model {
         self.next_base = self.next_base.min(rtt);
         self.dispersion.on_ack(now, sent, bytes);
         self.round.on_ack(rtt, sent, bytes);
+        if self.last_rtt > 0.0 {
+            self.jitter += ((rtt - self.last_rtt).abs() - self.jitter) / 256.0;
+        }
+        self.last_rtt = rtt;
         if self.recent.len() == 8 {
             self.recent.pop_front();
         }
@@ -281,7 +289,7 @@ impl Model {
             self.crowded += 1;
             let failed = self.failed_at.is_some_and(|at| !now_after(round.end, at, Duration::from_secs(2)));
             self.flooded = if queue > self.offset_cap() { self.flooded + 1 } else { 0 };
-            if self.crowded >= 8 && failed || self.flooded >= 8 {
+            if self.crowded >= 8 {
                 self.enter_company(round);
                 return;
             }
@@ -289,10 +297,10 @@ impl Model {
             (self.crowded, self.flooded) = (0, 0);
         }
         let tq = self.target();
-        if self.config.offset && self.learn(round) {
+        if self.config.offset && (self.jitter > tq || self.test.is_some()) && self.learn(round) {
             return;
         }
-        let goal = self.window * (self.base + self.offset) / round.rtt + rate * tq;
+        let goal = self.window * (self.base + self.offset) / round.rtt + (rate * capacity).sqrt() * tq;
         let window = self.window + (goal - self.window) / 2.0;
         self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
     }
@@ -432,7 +440,7 @@ impl std::fmt::Display for Model {
         };
         write!(
             f,
-            "{phase:10} {:?} {} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} fl {:.0}",
+            "{phase:10} {:?} {} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} spread {:.2} jit {:.3}",
             self.tests,
             self.test.is_some(),
             self.base * 1e3,
@@ -443,7 +451,8 @@ impl std::fmt::Display for Model {
             mbit(self.capacity),
             mbit(self.dispersion.capacity().unwrap_or(0.0)),
             self.reference,
-            self.latest.map_or(0.0, |round| round.in_flight),
+            self.spread * 1e3,
+            self.jitter * 1e3,
         )
     }
 }
