@@ -74,10 +74,12 @@ pub(crate) struct Model {
     before_dip: f64,
     dip_queue: f64,
     crowded: u32,
+    deaf: f64,
     flooded: u32,
-    spread: f64,
     jitter: f64,
-    last_rtt: f64,
+    block: (u32, f64),
+    blocks: u32,
+    minima: [f64; 2],
     company_until: Instant,
     company_wait: f64,
     company_left: Instant,
@@ -89,7 +91,7 @@ pub(crate) struct Model {
 
 /// RFC 9002, section 7.2.
 const INITIAL_PACKETS: u64 = 10;
-const BASE_WINDOW: Duration = Duration::from_secs(10);
+const BASE_WINDOW: Duration = Duration::from_secs(5);
 
 impl Model {
     pub(crate) fn new(config: DelayConfig, now: Instant, mtu: u16) -> Self {
@@ -126,10 +128,12 @@ impl Model {
             before_dip: 0.0,
             dip_queue: 0.0,
             crowded: 0,
+            deaf: 0.0,
             flooded: 0,
-            spread: 0.0,
             jitter: 0.0,
-            last_rtt: 0.0,
+            block: (0, f64::INFINITY),
+            blocks: 0,
+            minima: [0.0; 2],
             company_until: now,
             company_wait: 2.0,
             company_left: now,
@@ -174,10 +178,19 @@ impl Model {
         self.next_base = self.next_base.min(rtt);
         self.dispersion.on_ack(now, sent, bytes);
         self.round.on_ack(rtt, sent, bytes);
-        if self.last_rtt > 0.0 {
-            self.jitter += ((rtt - self.last_rtt).abs() - self.jitter) / 256.0;
+        self.block.0 += 1;
+        self.block.1 = self.block.1.min(rtt);
+        if self.block.0 == 8 {
+            let latest = self.block.1;
+            self.block = (0, f64::INFINITY);
+            let [older, old] = self.minima;
+            self.minima = [old, latest];
+            if older > 0.0 {
+                let rough = (latest - 2.0 * old + older).abs() / 2.0;
+                self.blocks = (self.blocks + 1).min(256);
+                self.jitter += (rough - self.jitter) / f64::from(self.blocks);
+            }
         }
-        self.last_rtt = rtt;
         if self.recent.len() == 8 {
             self.recent.pop_front();
         }
@@ -193,6 +206,8 @@ impl Model {
                 let cap = capacity * (self.base + self.target() / 2.0);
                 if self.window >= cap {
                     self.window = cap;
+                    self.peak = capacity;
+                    self.next_peak = capacity;
                     self.leave_start_up(now);
                 }
             }
@@ -214,7 +229,8 @@ impl Model {
     }
 
     fn on_round(&mut self, round: &Round) {
-        if now_after(round.end, self.base_at, BASE_WINDOW) {
+        let hold = if self.phase == Phase::Company { 6 } else { 1 };
+        if now_after(round.end, self.base_at, hold * BASE_WINDOW) {
             (self.base, self.next_base, self.base_at) = (self.next_base, round.rtt, round.end);
         }
         let limited = round.in_flight < self.window * if matches!(self.phase, Phase::StartUp { .. }) { 0.4 } else { 0.8 };
@@ -226,7 +242,6 @@ impl Model {
             self.rates.pop_front();
         }
         self.rates.push_back(rate);
-        self.spread += (round.mean_rtt - round.rtt - self.spread) / 8.0;
         if self.rounds.len() == 4 {
             self.rounds.pop_front();
         }
@@ -259,7 +274,7 @@ impl Model {
     }
 
     fn crowd_threshold(&self) -> f64 {
-        (self.base / 5.0).max(4.0 * self.target())
+        (self.base / 5.0).max(4.0 * self.target()) + 4.0 * self.jitter
     }
 
     fn steady(&mut self, round: &Round) {
@@ -285,9 +300,8 @@ impl Model {
             return;
         }
         let capacity = self.best_capacity();
-        if self.config.company && queue > self.crowd_threshold() && self.smooth < 0.75 * capacity {
+        if self.config.company && queue > self.crowd_threshold().min(3.0 * self.target() * (capacity / self.smooth).sqrt() + 4.0 * self.jitter) && self.smooth < 0.75 * capacity {
             self.crowded += 1;
-            let failed = self.failed_at.is_some_and(|at| !now_after(round.end, at, Duration::from_secs(2)));
             self.flooded = if queue > self.offset_cap() { self.flooded + 1 } else { 0 };
             if self.crowded >= 8 {
                 self.enter_company(round);
@@ -300,13 +314,13 @@ impl Model {
         if self.config.offset && (self.jitter > tq || self.test.is_some()) && self.learn(round) {
             return;
         }
-        let goal = self.window * (self.base + self.offset) / round.rtt + (rate * capacity).sqrt() * tq;
+        let goal = self.window * (self.base + self.offset) / round.rtt + ((rate * capacity).sqrt() * tq).max(3.0 * self.mtu as f64);
         let window = self.window + (goal - self.window) / 2.0;
         self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
     }
 
     fn offset_cap(&self) -> f64 {
-        (0.4 * self.base).max(0.001) + 2.0 * self.spread
+        (0.4 * self.base).max(0.001) + 4.0 * self.jitter
     }
 
     /// Whether the window is under test.
@@ -389,7 +403,9 @@ impl Model {
             self.company_wait = (self.company_wait * 2.0).min(16.0);
         }
         self.company_until = round.end + Duration::from_secs_f64(self.company_wait);
+        self.window = self.window.max(0.5 * self.best_capacity() * round.rtt);
         self.cubic = Cubic { w_max: self.window, epoch: round.end, k: 0.0, reduced: round.end };
+        self.deaf = 0.0;
     }
 
     fn company(&mut self, round: &Round) {
@@ -401,7 +417,10 @@ impl Model {
         let cubic = (0.4 * (t - self.cubic.k).powi(3)) * mtu + self.cubic.w_max;
         self.window = cubic.clamp(self.window * 0.5, self.window * 1.5);
         let whole = capacity * round.rtt;
-        self.window = self.window.clamp(self.config.floor * whole, 0.58 * whole);
+        let loss = round.lost as f64 / (round.lost + round.acked).max(1) as f64;
+        self.deaf += (loss - self.deaf) / 16.0;
+        let floor = if self.deaf > self.reference + 0.02 { 0.42 } else { self.config.floor };
+        self.window = self.window.clamp(floor * whole, 0.58 * whole);
         let free = self.smooth > 0.9 * capacity || queue < self.crowd_threshold() / 2.0;
         if free && round.end > self.company_until {
             self.phase = Phase::Steady;
@@ -440,7 +459,7 @@ impl std::fmt::Display for Model {
         };
         write!(
             f,
-            "{phase:10} {:?} {} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} spread {:.2} jit {:.3}",
+            "{phase:10} {:?} {} base {:.2} off {:.2} rtt {:.2} R {:.1} smooth {:.1} C {:.1} disp {:.1} ref {:.4} jit {:.3}",
             self.tests,
             self.test.is_some(),
             self.base * 1e3,
@@ -451,7 +470,6 @@ impl std::fmt::Display for Model {
             mbit(self.capacity),
             mbit(self.dispersion.capacity().unwrap_or(0.0)),
             self.reference,
-            self.spread * 1e3,
             self.jitter * 1e3,
         )
     }
