@@ -48,6 +48,8 @@ pub struct LinkConfig {
     pub outages: Vec<(Duration, Duration)>,
     /// From when on: another rate.
     pub rates: Vec<(Duration, u64)>,
+    /// From when on: another delay.
+    pub delays: Vec<(Duration, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -87,7 +89,7 @@ impl Link {
             inside: VecDeque::new(),
             limit,
             bad: false,
-            last_jitter: 0.0,
+            last_jitter: 0.5,
             counts: vec![Counts::default(); flows],
             busy: 0,
         }
@@ -112,7 +114,8 @@ impl Link {
         let rate = self.config.rates.iter().rev().find(|(from, _)| nanos(*from) <= now).map_or(self.config.rate, |(_, rate)| *rate);
         let serial = (u128::from(size) * 8 * 1_000_000_000 / u128::from(rate)) as Nanos;
         let spread = nanos(self.config.spread);
-        let delay = nanos(self.config.delay) - spread;
+        let delay = self.config.delays.iter().rev().find(|(from, _)| nanos(*from) <= now).map_or(self.config.delay, |(_, delay)| *delay);
+        let delay = nanos(delay) - spread;
         let delay = (delay as i64 + self.jitter()).max(0) as Nanos;
         let reached = (now + delay).max(self.inside.back().copied().unwrap_or(0));
         let left = reached + serial;

@@ -47,6 +47,7 @@ impl Profile {
             queue: (bdp_packets(rate, rtt) * bdp).round().max(4.0) as usize,
             outages: Vec::new(),
             rates: Vec::new(),
+            delays: Vec::new(),
         };
         Self {
             name,
@@ -108,6 +109,10 @@ impl Profile {
         self.each_way(|link| link.outages.push((from, to)))
     }
 
+    fn delay_at(self, at: Duration, delay: Duration) -> Self {
+        self.each_way(|link| link.delays.push((at, delay)))
+    }
+
     fn rate_at(self, at: Duration, rate: u64) -> Self {
         self.each_way(|link| link.rates.push((at, rate)))
     }
@@ -156,6 +161,7 @@ impl Profile {
             Self::path("bloat-cubic", 50_000_000, ms(50), 10.0).beside(Rival::Cubic),
             wan("blackhole").outage(ms(6000), ms(8000)),
             wan("half-rate").rate_at(ms(8000), 25_000_000).rate_at(ms(16000), 50_000_000),
+            wan("longer").delay_at(ms(8000), ms(35)),
             Self::path("transcontinental", 100_000_000, ms(180), 1.0),
             Self::path("transcontinental-loss1", 100_000_000, ms(180), 1.0).lossy(0.01),
             Self::path("satellite", 20_000_000, ms(600), 0.5).lossy(0.005),

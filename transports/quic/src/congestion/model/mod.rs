@@ -74,6 +74,7 @@ pub(crate) struct Model {
     before_dip: f64,
     dip_queue: f64,
     crowded: u32,
+    empty: u32,
     deaf: f64,
     flooded: u32,
     jitter: f64,
@@ -128,6 +129,7 @@ impl Model {
             before_dip: 0.0,
             dip_queue: 0.0,
             crowded: 0,
+            empty: 0,
             deaf: 0.0,
             flooded: 0,
             jitter: 0.0,
@@ -229,8 +231,7 @@ impl Model {
     }
 
     fn on_round(&mut self, round: &Round) {
-        let hold = if self.phase == Phase::Company { 6 } else { 1 };
-        if now_after(round.end, self.base_at, hold * BASE_WINDOW) {
+        if self.phase != Phase::Company && now_after(round.end, self.base_at, BASE_WINDOW) {
             (self.base, self.next_base, self.base_at) = (self.next_base, round.rtt, round.end);
         }
         let limited = round.in_flight < self.window * if matches!(self.phase, Phase::StartUp { .. }) { 0.4 } else { 0.8 };
@@ -260,7 +261,8 @@ impl Model {
             Phase::StartUp { best, flat, growth } => {
                 let (best, flat) = if rate > best * if growth > 1.5 { 1.25 } else { 1.1 } { (rate, 0) } else { (best, flat + 1) };
                 let lossy = round.lost > 8 * self.mtu && round.lost as f64 > 0.05 * (round.lost + round.acked) as f64;
-                if flat >= (if growth > 1.5 { 3 } else { 2 }) || lossy {
+                let full = round.rtt > self.base + 2.0 * (self.base / 8.0).clamp(0.001, 0.016) && self.jitter < self.target();
+                if full || flat >= (if growth > 1.5 { 3 } else { 2 }) || lossy {
                     self.leave_start_up(round.end);
                     self.window = self.window.min(1.1 * rate * round.rtt);
                 } else {
@@ -315,7 +317,10 @@ impl Model {
             return;
         }
         let goal = self.window * (self.base + self.offset) / round.rtt + ((rate * capacity).sqrt() * tq).max(3.0 * self.mtu as f64);
-        let window = self.window + (goal - self.window) / 2.0;
+        // No queue for some rounds: the path has room that a few packets a round would take long to find.
+        self.empty = if queue < tq / 2.0 { self.empty + 1 } else { 0 };
+        let haste = 1.0 + 0.02 * f64::from(self.empty.saturating_sub(3).min(10));
+        let window = (self.window + (goal - self.window) / 2.0).max(self.window * haste);
         self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
     }
 
@@ -406,6 +411,7 @@ impl Model {
         self.window = self.window.max(0.5 * self.best_capacity() * round.rtt);
         self.cubic = Cubic { w_max: self.window, epoch: round.end, k: 0.0, reduced: round.end };
         self.deaf = 0.0;
+        self.next_base = round.rtt;
     }
 
     fn company(&mut self, round: &Round) {
@@ -422,7 +428,11 @@ impl Model {
         let floor = if self.deaf > self.reference + 0.02 { 0.42 } else { self.config.floor };
         self.window = self.window.clamp(floor * whole, 0.58 * whole);
         let free = self.smooth > 0.9 * capacity || queue < self.crowd_threshold() / 2.0;
-        if free && round.end > self.company_until {
+        let quiet = now_after(round.end, self.cubic.reduced, Duration::from_secs(10));
+        if (free || quiet) && round.end > self.company_until {
+            if quiet {
+                (self.base, self.next_base, self.base_at) = (self.next_base, round.rtt, round.end);
+            }
             self.phase = Phase::Steady;
             self.company_left = round.end;
             self.dip_at = round.end + BASE_WINDOW;
