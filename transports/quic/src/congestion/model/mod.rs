@@ -74,7 +74,6 @@ pub(crate) struct Model {
     before_dip: f64,
     dip_queue: f64,
     crowded: u32,
-    empty: u32,
     deaf: f64,
     flooded: u32,
     jitter: f64,
@@ -92,7 +91,7 @@ pub(crate) struct Model {
 
 /// RFC 9002, section 7.2.
 const INITIAL_PACKETS: u64 = 10;
-const BASE_WINDOW: Duration = Duration::from_secs(5);
+const BASE_WINDOW: Duration = Duration::from_secs(10);
 
 impl Model {
     pub(crate) fn new(config: DelayConfig, now: Instant, mtu: u16) -> Self {
@@ -129,7 +128,6 @@ impl Model {
             before_dip: 0.0,
             dip_queue: 0.0,
             crowded: 0,
-            empty: 0,
             deaf: 0.0,
             flooded: 0,
             jitter: 0.0,
@@ -313,14 +311,11 @@ impl Model {
             (self.crowded, self.flooded) = (0, 0);
         }
         let tq = self.target();
-        if self.config.offset && (self.jitter > tq || self.test.is_some()) && self.learn(round) {
+        if self.config.offset && (self.blocks == 256 && self.jitter > 0.36 * tq || self.test.is_some()) && self.learn(round) {
             return;
         }
         let goal = self.window * (self.base + self.offset) / round.rtt + ((rate * capacity).sqrt() * tq).max(3.0 * self.mtu as f64);
-        // No queue for some rounds: the path has room that a few packets a round would take long to find.
-        self.empty = if queue < tq / 2.0 { self.empty + 1 } else { 0 };
-        let haste = 1.0 + 0.02 * f64::from(self.empty.saturating_sub(3).min(10));
-        let window = (self.window + (goal - self.window) / 2.0).max(self.window * haste);
+        let window = self.window + (goal - self.window) / 2.0;
         self.window = window.min(self.window * 1.5).min(1.3 * capacity * (self.base + self.offset + 1.5 * tq));
     }
 
