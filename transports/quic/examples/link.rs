@@ -34,8 +34,7 @@ fn controller(name: &str) -> Option<Factory> {
                     "nooffset" => config.offset = false,
                     "nocompany" => config.company = false,
                     "nodip" => config.dip = false,
-                    part if part.starts_with('f') => config.floor = part[1..].parse().ok()?,
-                    part => config.target = part.parse().ok()?,
+                    _ => return None,
                 }
             }
             Some(Arc::new(config))
@@ -88,7 +87,9 @@ fn main() {
         "all" => Profile::all(),
         names => names.split(',').map(|name| Profile::named(name).unwrap_or_else(|| panic!("no profile {name}"))).collect(),
     };
-    println!("profile                controller    p50 |    p99 (5/50/95%)     |  p99.9 |    max | goodput (5/50/95%)  | back  | rival | own loss | spurious");
+    println!(
+        "profile                controller    p50 |    p99 (5/50/95%)     |  p99.9 |    max | goodput (5/50/95%)  | back  | rival | own loss | spurious"
+    );
     for profile in profiles {
         for name in controllers.split(',') {
             let factory = controller(name).unwrap_or_else(|| panic!("no controller {name}"));
@@ -127,8 +128,7 @@ fn print_row(profile: &Profile, name: &str, outcomes: &[Outcome]) {
         println!("{:22} {:10} FAILED: {why}", "", "");
     }
     if profile.flows > 1 {
-        let shares: Vec<[f64; 3]> =
-            (0..profile.flows).map(|flow| spread(outcomes.iter().map(|o| o.goodput[flow]))).collect();
+        let shares: Vec<[f64; 3]> = (0..profile.flows).map(|flow| spread(outcomes.iter().map(|o| o.goodput[flow]))).collect();
         println!("{:22} {:10} by flow: {shares:.0?}", "", "");
     }
     if let Some((_, end)) = profile.forward.outages.first() {

@@ -30,7 +30,7 @@ impl fmt::Display for Delay {
 
 impl ControllerFactory for DelayConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Delay { model: Model::new((*self).clone(), now, current_mtu) })
+        Box::new(Delay { model: Model::new(*self, now, current_mtu) })
     }
 }
 
@@ -58,6 +58,8 @@ impl Controller for Delay {
     fn metrics(&self) -> ControllerMetrics {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.window();
+        // quinn ignores it; the log and `publish` read it: what the bottleneck can carry, in bits per second.
+        metrics.pacing_rate = Some(self.model.capacity().saturating_mul(8)).filter(|rate| *rate > 0);
         metrics
     }
 

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
@@ -21,12 +21,28 @@ pub(crate) struct Published {
     window: AtomicU64,
     /// When packets were last declared lost, in microseconds since `start`, plus one; 0: never.
     lost_at: AtomicU64,
+    /// When the last ACK of something came, in the same way.
+    acked_at: AtomicU64,
+    /// Bytes in flight.
+    in_flight: AtomicU64,
+    /// Share of bytes lost lately, in millionths.
+    loss: AtomicU64,
+    /// What the bottleneck carries, bits per second; 0: unknown.
+    capacity: AtomicU64,
     start: Instant,
 }
 
 impl Published {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { window: AtomicU64::new(INITIAL), lost_at: AtomicU64::new(0), start: Instant::now() })
+        Arc::new(Self {
+            window: AtomicU64::new(INITIAL),
+            lost_at: AtomicU64::new(0),
+            acked_at: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            loss: AtomicU64::new(0),
+            capacity: AtomicU64::new(0),
+            start: Instant::now(),
+        })
     }
 
     /// The congestion window in bytes.
@@ -35,9 +51,42 @@ impl Published {
     }
 
     /// Time since packets were last declared lost.
-    pub(crate) fn since_loss(&self) -> Option<std::time::Duration> {
-        let at = self.lost_at.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(std::time::Duration::from_micros(at)))
+    pub(crate) fn since_loss(&self) -> Option<Duration> {
+        self.since(&self.lost_at)
+    }
+
+    /// Time since something was acknowledged: with something in flight, silence of several round trips is an outage.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a rescue after an outage"))]
+    pub(crate) fn since_ack(&self) -> Option<Duration> {
+        self.since(&self.acked_at)
+    }
+
+    /// Bytes in flight. Below the window by more than a burst while there's something to send: quinn holds too little.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a budget that keeps the window full"))]
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// The share of bytes that was lost lately, 0 to 1: how much a copy is worth.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the sender of datagram copies"))]
+    pub(crate) fn loss(&self) -> f64 {
+        self.loss.load(Ordering::Relaxed) as f64 / 1e6
+    }
+
+    /// What the bottleneck carries, in bits per second, where the controller knows: what copies may cost.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the sender of datagram copies"))]
+    pub(crate) fn capacity(&self) -> Option<u64> {
+        Some(self.capacity.load(Ordering::Relaxed)).filter(|capacity| *capacity > 0)
+    }
+
+    fn since(&self, at: &AtomicU64) -> Option<Duration> {
+        let at = at.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.start.elapsed().saturating_sub(Duration::from_micros(at)))
+    }
+
+    fn stamp(&self, at: &AtomicU64, now: Instant) {
+        let micros = now.saturating_duration_since(self.start).as_micros();
+        at.store(u64::try_from(micros).unwrap_or(u64::MAX - 1).saturating_add(1), Ordering::Relaxed);
     }
 }
 
@@ -53,7 +102,7 @@ pub(crate) struct Factory {
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = self.inner.clone().build(now, current_mtu);
-        let wrapped = Publishing { inner, published: self.published.clone(), in_flight: 0 };
+        let wrapped = Publishing { inner, published: self.published.clone(), in_flight: 0, outcome: (0, 0) };
         wrapped.publish();
         Box::new(wrapped)
     }
@@ -63,7 +112,12 @@ struct Publishing {
     inner: Box<dyn Controller>,
     published: Arc<Published>,
     in_flight: u64,
+    /// Bytes acknowledged and lost; both are halved when they're more than [`LOSS_MEMORY`].
+    outcome: (u64, u64),
 }
+
+/// Bytes that the published loss reaches back: about two hundred packets to four hundred.
+const LOSS_MEMORY: u64 = 512 * 1024;
 
 impl Publishing {
     /// Whether the window isn't what limits the flow (RFC 9002, section 7.8): quinn's own flag only says whether the last
@@ -72,7 +126,19 @@ impl Publishing {
         app_limited || self.in_flight.saturating_mul(2) < self.inner.window()
     }
 
+    fn count(&mut self, acked: u64, lost: u64) {
+        self.outcome = (self.outcome.0.saturating_add(acked), self.outcome.1.saturating_add(lost));
+        if self.outcome.0.saturating_add(self.outcome.1) > LOSS_MEMORY {
+            self.outcome = (self.outcome.0 / 2, self.outcome.1 / 2);
+        }
+    }
+
     fn publish(&self) {
+        let (acked, lost) = self.outcome;
+        let millionths = lost.saturating_mul(1_000_000) / acked.saturating_add(lost).max(1);
+        self.published.loss.store(millionths, Ordering::Relaxed);
+        self.published.in_flight.store(self.in_flight, Ordering::Relaxed);
+        self.published.capacity.store(self.inner.metrics().pacing_rate.unwrap_or(0), Ordering::Relaxed);
         self.published.window.store(self.inner.window(), Ordering::Relaxed);
     }
 }
@@ -86,19 +152,22 @@ impl Controller for Publishing {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         let limited = self.limited(app_limited);
         self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.count(bytes, 0);
         self.inner.on_ack(now, sent, bytes, limited, rtt);
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, largest_packet_num_acked: Option<u64>) {
         self.inner.on_end_acks(now, in_flight, self.limited(app_limited), largest_packet_num_acked);
         self.in_flight = in_flight;
+        self.published.stamp(&self.published.acked_at, now);
         self.publish();
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
         self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
-        let at = now.saturating_duration_since(self.published.start).as_micros();
-        self.published.lost_at.store(u64::try_from(at).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+        self.in_flight = self.in_flight.saturating_sub(lost_bytes);
+        self.count(0, lost_bytes);
+        self.published.stamp(&self.published.lost_at, now);
         self.publish();
     }
 
@@ -116,7 +185,12 @@ impl Controller for Publishing {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self { inner: self.inner.clone_box(), published: self.published.clone(), in_flight: self.in_flight })
+        Box::new(Self {
+            inner: self.inner.clone_box(),
+            published: self.published.clone(),
+            in_flight: self.in_flight,
+            outcome: self.outcome,
+        })
     }
 
     fn initial_window(&self) -> u64 {
@@ -125,5 +199,29 @@ impl Controller for Publishing {
 
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self.inner.into_any()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use quinn_proto::congestion::CubicConfig;
+
+    use super::*;
+
+    #[test]
+    fn what_a_sender_of_copies_needs_is_published() {
+        let published = Published::new();
+        let factory = Arc::new(Factory { inner: Arc::new(CubicConfig::default()), published: published.clone() });
+        let now = Instant::now();
+        let mut controller = factory.build(now, 1200);
+        assert_eq!((published.since_ack(), published.loss(), published.capacity()), (None, 0.0, None));
+        controller.on_sent(now, 5000, 3);
+        controller.on_end_acks(now, 4000, false, Some(0));
+        assert!(published.since_ack().is_some() && published.since_loss().is_none());
+        assert_eq!(published.in_flight(), 4000);
+        controller.on_congestion_event(now, now, false, 1000);
+        assert!(published.since_loss().is_some());
+        assert_eq!(published.in_flight(), 3000);
+        assert_eq!(published.loss(), 1.0);
     }
 }

@@ -134,8 +134,7 @@ impl TcpFlow {
             if self.flying.is_empty() {
                 (self.delivered_at, self.first_sent, self.last_progress) = (now, now, now);
             }
-            let sent =
-                Sent { at: now, delivered: self.delivered, delivered_at: self.delivered_at, first_sent: self.first_sent };
+            let sent = Sent { at: now, delivered: self.delivered, delivered_at: self.delivered_at, first_sent: self.first_sent };
             self.flying.insert(self.next, sent);
             out.push(self.next);
             self.next += 1;
@@ -222,8 +221,7 @@ impl TcpFlow {
         let interval = (now - sent.delivered_at).max(sent.at.saturating_sub(sent.first_sent)).max(1);
         let rate = (self.delivered - sent.delivered) as f64 * 1e9 / interval as f64;
         let in_flight = self.flying.len() as u64;
-        let acked =
-            Acked { now, packets, rtt, in_flight, rate, prior_delivered: sent.delivered, delivered: self.delivered };
+        let acked = Acked { now, packets, rtt, in_flight, rate, prior_delivered: sent.delivered, delivered: self.delivered };
         self.control.on_ack(&acked);
     }
 
@@ -231,8 +229,12 @@ impl TcpFlow {
     fn detect(&mut self, now: Nanos) {
         let Some((highest, highest_sent)) = self.highest else { return };
         let window = if self.reordered { self.min_rtt / 4 } else { 0 };
-        let lost: Vec<u64> =
-            self.flying.range(..highest.saturating_sub(2)).take_while(|(_, sent)| sent.at + window <= highest_sent).map(|(n, _)| *n).collect();
+        let lost: Vec<u64> = self
+            .flying
+            .range(..highest.saturating_sub(2))
+            .take_while(|(_, sent)| sent.at + window <= highest_sent)
+            .map(|(n, _)| *n)
+            .collect();
         if lost.is_empty() {
             return;
         }

@@ -1,25 +1,24 @@
 //! What can be switched off, so that what it gives can be measured.
 
-/// The mechanisms of [`Congestion::Delay`](crate::CongestionControl::Delay). All are on by default.
-#[derive(Debug, Clone, PartialEq)]
+/// The mechanisms of [`CongestionControl::Delay`](crate::CongestionControl::Delay), each with a switch. All are on by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DelayConfig {
-    /// Start-up ends at the capacity that the bursts' dispersion shows, before a queue grows.
+    /// Start-up ends at the capacity that the dispersion of bursts shows, before a queue grows. Off: only when delay or
+    /// rate shows that it's full.
     pub dispersion: bool,
-    /// Delay that isn't our queue's, by jitter or by the other direction's load, is learnt from its costing rate.
+    /// Delay that isn't our queue's, by jitter or by the other direction's load, is learnt by steps of the window. Off:
+    /// all delay above the least is taken for queue.
     pub offset: bool,
-    /// A rival that keeps the queue full is met with a loss-driven window.
+    /// A rival that keeps the queue full is met with a window that losses drive. Off: it takes the path.
     pub company: bool,
-    /// A short dip of the window now and then shows the empty path's round trip again.
+    /// A short dip of the window every ten seconds shows the empty path's round trip. Off: the base creeps up by the
+    /// standing queue.
     pub dip: bool,
-    /// The standing queue's share of the round trip: one part in so many.
-    pub target: f64,
-    /// Share.
-    pub floor: f64,
 }
 
 impl Default for DelayConfig {
     fn default() -> Self {
-        Self { dispersion: true, offset: true, company: true, dip: true, target: 40.0, floor: 0.42 }
+        Self { dispersion: true, offset: true, company: true, dip: true }
     }
 }

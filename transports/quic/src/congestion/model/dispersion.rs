@@ -69,3 +69,37 @@ impl Dispersion {
         (high < low * AGREEMENT).then_some(middle)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Bursts of ten packets, acknowledged by twos, `gap` apart.
+    fn bursts(gaps: impl IntoIterator<Item = Duration>) -> Dispersion {
+        let mut dispersion = Dispersion::default();
+        let mut now = Instant::now();
+        for gap in gaps {
+            let sent = now;
+            now += Duration::from_millis(50);
+            for _ in 0..5 {
+                now += gap;
+                dispersion.on_ack(now, sent, 1250);
+                dispersion.on_ack(now, sent, 1250);
+            }
+        }
+        dispersion
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_bursts_and_nothing_is_said_where_they_disagree() {
+        let even = bursts([Duration::from_micros(500); 20]);
+        assert!((even.capacity().unwrap() - 5e6).abs() < 1e4);
+        assert_eq!(bursts([Duration::from_micros(500); 5]).capacity(), None, "too few");
+        let uneven = bursts((0..40).map(|i| Duration::from_micros(if i % 2 == 0 { 300 } else { 900 })));
+        assert_eq!(uneven.capacity(), None);
+    }
+}

@@ -11,8 +11,6 @@ pub(super) struct Round {
     pub(super) elapsed: f64,
     /// The least round-trip time in it. Seconds. Includes the receiver's ACK delay, which is least too.
     pub(super) rtt: f64,
-    /// The mean one. Seconds.
-    pub(super) mean_rtt: f64,
     pub(super) acked: u64,
     pub(super) lost: u64,
     /// What was in flight on average when ACKs came. Bytes.
@@ -24,6 +22,11 @@ impl Round {
     pub(super) fn rate(&self) -> f64 {
         self.acked as f64 / self.elapsed
     }
+
+    /// The share of bytes lost.
+    pub(super) fn loss(&self) -> f64 {
+        self.lost as f64 / (self.lost + self.acked).max(1) as f64
+    }
 }
 
 /// Collects the current round, which ends with the first ACK of a packet sent after it began.
@@ -31,8 +34,6 @@ impl Round {
 pub(super) struct Collector {
     began: Instant,
     rtt: f64,
-    rtts: f64,
-    packets: u32,
     acked: u64,
     lost: u64,
     in_flight: f64,
@@ -43,13 +44,11 @@ pub(super) struct Collector {
 
 impl Collector {
     pub(super) fn new(now: Instant) -> Self {
-        Self { began: now, rtt: f64::INFINITY, rtts: 0.0, packets: 0, acked: 0, lost: 0, in_flight: 0.0, batches: 0, batch: 0, over: false }
+        Self { began: now, rtt: f64::INFINITY, acked: 0, lost: 0, in_flight: 0.0, batches: 0, batch: 0, over: false }
     }
 
     pub(super) fn on_ack(&mut self, rtt: f64, sent: Instant, bytes: u64) {
         self.rtt = self.rtt.min(rtt);
-        self.rtts += rtt;
-        self.packets += 1;
         self.acked += bytes;
         self.batch += bytes;
         self.over |= sent >= self.began;
@@ -68,7 +67,7 @@ impl Collector {
             return None;
         }
         let in_flight = self.in_flight / f64::from(self.batches);
-        let round = Round { end: now, elapsed, rtt: self.rtt, mean_rtt: self.rtts / f64::from(self.packets), acked: self.acked, lost: self.lost, in_flight };
+        let round = Round { end: now, elapsed, rtt: self.rtt, acked: self.acked, lost: self.lost, in_flight };
         *self = Self::new(now);
         Some(round)
     }

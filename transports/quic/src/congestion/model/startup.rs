@@ -1,0 +1,81 @@
+//! Start-up: doubling until the path is full, by whatever shows it first.
+//!
+//! The bursts' dispersion does before a queue grows. Where they disagree (jitter, the other direction's load), delay slows
+//! the growth to a quarter a round, and it ends when the rate no longer follows.
+
+use super::{Model, Phase, round::Round};
+
+/// The slower growth per round, once there's delay.
+const CAREFUL: f64 = 1.25;
+/// Rounds without more rate that end it: as BBR while doubling, fewer when each makes a quarter of the queue.
+const FLAT_ROUNDS: u32 = 3;
+const CAREFUL_FLAT_ROUNDS: u32 = 2;
+/// What counts as more rate: BBR's quarter while doubling.
+const MORE: f64 = 1.25;
+const CAREFUL_MORE: f64 = 1.1;
+/// Loss of a round that ends it, as a share: above what any profile loses by itself.
+const LOSS: f64 = 0.05;
+/// Packets of it at least, so that a short round isn't judged by one packet.
+const LOST_PACKETS: u64 = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct StartUp {
+    growth: f64,
+    best: f64,
+    flat: u32,
+}
+
+impl StartUp {
+    pub(super) fn new() -> Self {
+        Self { growth: 2.0, best: 0.0, flat: 0 }
+    }
+}
+
+impl Model {
+    /// HyStart's delay threshold (RFC 9406, section 4.3), with 1 ms as its lower end, for short paths.
+    fn start_up_delay(&self) -> f64 {
+        (self.path.base / 8.0).clamp(0.001, 0.016)
+    }
+
+    pub(super) fn start_up_on_ack(&mut self, mut state: StartUp, bytes: u64) {
+        self.window += (state.growth - 1.0) * bytes as f64;
+        if self.path.delay().is_some_and(|delay| delay > self.path.base + self.start_up_delay()) {
+            state.growth = state.growth.min(CAREFUL);
+        }
+        self.phase = Phase::StartUp(state);
+        if let Some(capacity) = self.path.dispersion() {
+            let full = capacity * (self.path.base + self.path.target() / 2.0);
+            if self.window >= full {
+                self.window = full;
+                self.path.set_peak(capacity);
+                self.leave_start_up();
+            }
+        }
+    }
+
+    pub(super) fn start_up_on_round(&mut self, mut state: StartUp, round: &Round) {
+        let careful = state.growth <= CAREFUL;
+        let rate = round.rate();
+        if rate > state.best * if careful { CAREFUL_MORE } else { MORE } {
+            (state.best, state.flat) = (rate, 0);
+        } else {
+            state.flat += 1;
+        }
+        let flat = state.flat >= if careful { CAREFUL_FLAT_ROUNDS } else { FLAT_ROUNDS };
+        let lossy = round.lost > LOST_PACKETS * self.mtu && round.loss() > LOSS;
+        // Twice the threshold, and not by jitter: a flow before us fills the path already.
+        let queued = round.rtt > self.path.base + 2.0 * self.start_up_delay() && self.path.roughness.get() < self.path.target();
+        self.phase = Phase::StartUp(state);
+        if flat || lossy || queued {
+            self.leave_start_up();
+            self.window = self.window.min(1.1 * rate * round.rtt);
+        }
+    }
+
+    fn leave_start_up(&mut self) {
+        self.phase = Phase::Steady;
+        self.dip.postpone();
+        self.path.rates.clear();
+        self.path.forget_rounds();
+    }
+}

@@ -1,0 +1,133 @@
+//! The model over a path that is a formula: a constant rate, a base delay, a queue without end.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const MTU: u16 = 1200;
+
+/// A path of `rate` bytes per second and `base` seconds, its queue filled by whatever is in flight beyond it.
+struct Fluid {
+    model: Model,
+    now: Instant,
+    rate: f64,
+    base: f64,
+    /// Seconds of queue that somebody else holds.
+    foreign: f64,
+}
+
+impl Fluid {
+    fn new(config: DelayConfig, rate: f64, base: f64) -> Self {
+        let now = Instant::now();
+        Self { model: Model::new(config, now, MTU), now, rate, base, foreign: 0.0 }
+    }
+
+    fn rtt(&self) -> f64 {
+        (self.model.window() as f64 / self.rate).max(self.base + self.foreign)
+    }
+
+    /// One round trip: a whole window is acknowledged, two packets at a time, evenly; so many bytes of it are lost.
+    fn round(&mut self, lost: u64) {
+        let window = self.model.window();
+        let rtt = self.rtt();
+        let pairs = (window / (2 * u64::from(MTU))).max(1);
+        for _ in 0..pairs {
+            self.now += Duration::from_secs_f64(rtt / pairs as f64);
+            let sent = self.now.checked_sub(Duration::from_secs_f64(rtt)).unwrap();
+            self.model.on_ack(self.now, sent, u64::from(MTU));
+            self.model.on_ack(self.now, sent, u64::from(MTU));
+            self.model.on_acks_end(self.now, self.model.window());
+        }
+        if lost > 0 {
+            self.model.on_lost(self.now, self.now, lost, false);
+        }
+    }
+
+    fn queue(&self) -> f64 {
+        self.rtt() - self.base
+    }
+}
+
+#[test]
+fn rests_at_a_small_queue_and_a_full_link_from_any_loss() {
+    for lost in [0, 10, 30] {
+        let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+        for _ in 0..150 {
+            let window = path.model.window();
+            path.round(window * lost / 1000);
+        }
+        assert!(path.queue() > 0.0 && path.queue() < 0.003, "{lost} per mille lost: {} s of queue", path.queue());
+    }
+}
+
+#[test]
+fn the_least_window_is_ten_packets_or_a_trickle_over_the_round_trip() {
+    let path = Fluid::new(DelayConfig::default(), 1e3, 0.01);
+    assert_eq!(path.model.window(), 12_000);
+    let mut path = Fluid::new(DelayConfig::default(), 1e6, 0.3);
+    path.round(0);
+    path.model.window = 0.0;
+    assert_eq!(path.model.window(), (128_000.0 * path.model.path.base) as u64);
+}
+
+#[test]
+fn a_round_that_the_application_limits_changes_nothing() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..60 {
+        path.round(0);
+    }
+    let before = path.model.window();
+    for _ in 0..20 {
+        path.now += Duration::from_millis(80);
+        path.model.on_ack(path.now, path.now.checked_sub(Duration::from_millis(80)).unwrap(), 1200);
+        path.model.on_acks_end(path.now, 0);
+    }
+    assert_eq!(path.model.window(), before);
+}
+
+#[test]
+fn a_rival_queue_is_met_and_its_absence_noticed() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..60 {
+        path.round(0);
+    }
+    path.foreign = 0.04;
+    let mut met = false;
+    for _ in 0..100 {
+        path.round(0);
+        met |= path.model.phase == Phase::Company;
+    }
+    assert!(met);
+    path.foreign = 0.0;
+    for _ in 0..100 {
+        path.round(0);
+    }
+    assert_eq!(path.model.phase, Phase::Steady);
+    assert!(path.queue() < 0.005, "{}", path.queue());
+
+    let alone = DelayConfig { company: false, ..DelayConfig::default() };
+    let mut path = Fluid::new(alone, 5e6, 0.05);
+    for _ in 0..60 {
+        path.round(0);
+    }
+    path.foreign = 0.04;
+    for _ in 0..100 {
+        path.round(0);
+    }
+    assert!(path.model.window() < 100_000, "without the mechanism it gives way: {}", path.model.window());
+}
+
+#[test]
+fn persistent_congestion_starts_over() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..60 {
+        path.round(0);
+    }
+    assert!(path.model.window() > 200_000);
+    path.model.on_lost(path.now, path.now, 200_000, true);
+    assert_eq!(path.model.window(), 12_000);
+    assert!(matches!(path.model.phase, Phase::StartUp(_)));
+    assert_eq!(path.model.capacity(), 0);
+}
