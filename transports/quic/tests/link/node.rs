@@ -9,7 +9,7 @@ use std::{
 use bytes::BytesMut;
 use quinn_proto::{ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event, ServerConfig};
 
-use super::{link::Nanos, traffic::Traffic};
+use super::{netem::Nanos, traffic::Traffic};
 
 /// Segments of one GSO batch: what quinn's driver asks for at once.
 const SEGMENTS: usize = 10;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    link::{LinkConfig, Loss},
+    netem::{LinkConfig, Loss},
     tcp::Rival,
 };
 

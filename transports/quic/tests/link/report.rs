@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    link::{Link, Nanos},
+    netem::{Link, Nanos},
     node::Node,
     world::Run,
 };

@@ -6,7 +6,7 @@ mod cubic;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::link::Nanos;
+use super::netem::Nanos;
 
 /// Whom our flow shares the bottleneck with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
-use super::{link::Nanos, watch::InFlight};
+use super::{netem::Nanos, watch::InFlight};
 
 const QUERY: usize = 100;
 const RESULT: usize = 300;

@@ -20,7 +20,7 @@ use quinn_proto::{
 };
 
 use super::{
-    link::{Link, Nanos, UDP_OVERHEAD},
+    netem::{Link, Nanos, UDP_OVERHEAD},
     node::Node,
     profile::Profile,
     report::Outcome,

@@ -8,6 +8,8 @@
 const BLOCK: u32 = 8;
 /// Blocks that the average reaches back: half a second of full packets at 50 Mbit/s.
 const MEMORY: u32 = 256;
+/// Blocks before the average says anything: what slow start has acknowledged when it sends eighty packets a round.
+const KNOWN: u32 = 16;
 
 #[derive(Debug, Clone)]
 pub(super) struct Roughness {
@@ -43,6 +45,11 @@ impl Roughness {
     /// Seconds.
     pub(super) fn get(&self) -> f64 {
         self.average
+    }
+
+    /// Whether enough was seen to tell jitter from none.
+    pub(super) fn known(&self) -> bool {
+        self.blocks >= KNOWN
     }
 
     /// Whether enough was seen to believe a small value.

@@ -64,7 +64,9 @@ impl Model {
         let flat = state.flat >= if careful { CAREFUL_FLAT_ROUNDS } else { FLAT_ROUNDS };
         let lossy = round.lost > LOST_PACKETS * self.mtu && round.loss() > LOSS;
         // Twice the threshold, and not by jitter: a flow before us fills the path already.
-        let queued = round.rtt > self.path.base + 2.0 * self.start_up_delay() && self.path.roughness.get() < self.path.target();
+        let rough = &self.path.roughness;
+        let smooth = rough.known() && rough.get() < self.path.target();
+        let queued = smooth && round.rtt > self.path.base + 2.0 * self.start_up_delay();
         self.phase = Phase::StartUp(state);
         if flat || lossy || queued {
             self.leave_start_up();
