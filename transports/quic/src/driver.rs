@@ -1,5 +1,5 @@
-//! Drives a session over a QUIC connection: one task writes what the scheduler lets go, one watches the connection and
-//! reads control frames and datagrams, and each of the other side's streams has a reader.
+//! Drives a session over a QUIC connection, in the connection's one task: a writer writes what the scheduler lets go, and
+//! control frames, datagrams and each of the other side's streams have a reader.
 
 use std::{
     future::Future,
@@ -10,13 +10,13 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use peerlane_transport::{
     CloseCode, ClosedBy, Control, Delivery, Session,
     class::{DatagramState, Outgoing},
     limits,
 };
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
-use tokio::task::JoinSet;
 
 use crate::{
     budget::{Budget, Claim},
@@ -50,18 +50,19 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         datagrams,
         datagram: None,
     };
-    let mut tasks = JoinSet::new();
+    let mut readers = FuturesUnordered::<Reading<'_>>::new();
     if datagrams {
-        tasks.spawn(read_datagrams(connection.clone(), session.clone()));
+        readers.push(Box::pin(read_datagrams(&connection, &session)));
     }
-    tasks.spawn(accept_lanes(connection.clone(), session.clone()));
-    tasks.spawn(read_control(receive, early, session.clone()));
+    readers.push(Box::pin(accept_lanes(&connection, &session)));
+    readers.push(Box::pin(read_control(receive, early, &session)));
 
     tokio::select! {
         biased;
         error = connection.closed() => session.end(closed(&error)),
         () = session.over().cancelled() => {}
         () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => session.end(closed(&connection.closed().await)),
+        () = async { while readers.next().await.is_some() {} std::future::pending().await } => {}
     }
     if let Some(why) = session.closed() {
         if why.by == ClosedBy::Local && why.code == CloseCode::Done {
@@ -74,21 +75,20 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
     }
     // Only now may the streams go: dropping one tells the other side that it ends here.
     drop(writer);
-    tasks.shutdown().await;
 }
 
-async fn accept_lanes(connection: Connection, session: Arc<Session>) {
-    let mut readers = JoinSet::new();
+type Reading<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+async fn accept_lanes(connection: &Connection, session: &Arc<Session>) {
+    let mut readers = FuturesUnordered::new();
     loop {
         // Bounded by quinn's stream limit, which is the lanes agreed: a stream counts until it's read to its end.
         tokio::select! {
             biased;
             () = session.over().cancelled() => break,
-            Some(_) = readers.join_next(), if !readers.is_empty() => {}
+            Some(_) = readers.next() => {}
             stream = connection.accept_uni() => match stream {
-                Ok(stream) => {
-                    readers.spawn(lanes::receive(session.clone(), stream));
-                }
+                Ok(stream) => readers.push(lanes::receive(session.clone(), stream)),
                 // Said before the readers are stopped, so that who waits for a message hears why.
                 Err(error) => {
                     session.end(closed(&error));
@@ -97,10 +97,9 @@ async fn accept_lanes(connection: Connection, session: Arc<Session>) {
             },
         }
     }
-    readers.shutdown().await;
 }
 
-async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<Session>) {
+async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: &Session) {
     loop {
         loop {
             match Control::decode(&mut input) {
@@ -130,7 +129,7 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<
     }
 }
 
-async fn read_datagrams(connection: Connection, session: Arc<Session>) {
+async fn read_datagrams(connection: &Connection, session: &Session) {
     while let Ok(datagram) = connection.read_datagram().await {
         let verdict = match datagram.split_first() {
             Some((class, message)) => session.on_datagram(*class, message),
@@ -143,6 +142,10 @@ async fn read_datagrams(connection: Connection, session: Arc<Session>) {
 }
 
 type SendingDatagram = Pin<Box<dyn Future<Output = Result<(), SendDatagramError>> + Send>>;
+
+/// What is handed to quinn at once, in bytes. More than a quantum, so that a message of 64 KiB is one call. An urgent message
+/// doesn't wait behind it: quinn sends that one's stream first.
+const SEGMENT: usize = 4 * limits::QUANTUM;
 
 /// The one task that hands bytes to quinn. Because there's one, quinn's order of waking blocked writers doesn't matter:
 /// whatever woke it, it asks the scheduler.
@@ -180,7 +183,7 @@ impl Writer {
                 return Poll::Pending;
             }
             outbox.register(cx.waker());
-            match outbox.next(limits::QUANTUM, datagrams) {
+            match outbox.next(SEGMENT, datagrams) {
                 Some(Outgoing::Control(frames)) => self.waiting = frames,
                 Some(Outgoing::Segment(segment)) => {
                     self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });

@@ -24,6 +24,7 @@ mod driver;
 mod error;
 mod lanes;
 mod raw;
+mod runtime;
 mod socket;
 mod transport;
 

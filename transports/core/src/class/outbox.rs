@@ -8,14 +8,17 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError},
+    time::Instant,
+};
 
 use super::{
     queue::{ClassQueue, End, Opened, Taken, cost},
@@ -102,9 +105,60 @@ struct State {
 struct Gate {
     /// The class's send budget in bytes.
     budget: Semaphore,
+    /// Senders that wait for it.
+    waiting: AtomicUsize,
+    /// Budget that is free and not given back yet, while somebody waits: to wake a sender for each message that leaves
+    /// costs more than the message. Bytes, less than an eighth of the budget.
+    held_back: AtomicUsize,
     /// Streamed messages that may be open.
     streamed: Arc<Semaphore>,
     size: usize,
+}
+
+impl Gate {
+    /// Takes room for a message, in turn with the others who wait for some.
+    async fn pay(&self, cost: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
+        match self.budget.try_acquire_many(cost as u32) {
+            Err(TryAcquireError::NoPermits) => {}
+            Ok(paid) => return Ok(paid),
+            Err(TryAcquireError::Closed) => return self.budget.acquire().await,
+        }
+        let _waiting = Waiting::new(self);
+        self.budget.acquire_many(cost as u32).await
+    }
+
+    /// Gives room back. `more`: the class has more to send, so that it's no loss if its senders sleep on for a while.
+    fn give_back(&self, bytes: usize, more: bool) {
+        let free = self.held_back.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        if !more || free >= self.size / 8 || self.waiting.load(Ordering::SeqCst) == 0 {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        self.budget.add_permits(self.held_back.swap(0, Ordering::SeqCst));
+    }
+}
+
+/// A sender that waits for room.
+struct Waiting<'a>(&'a Gate);
+
+impl<'a> Waiting<'a> {
+    fn new(gate: &'a Gate) -> Self {
+        gate.waiting.fetch_add(1, Ordering::SeqCst);
+        // What was held back for others counts for this one too.
+        gate.release();
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Nobody is left for whom it could be held back.
+        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.release();
+        }
+    }
 }
 
 /// See the module's text.
@@ -131,6 +185,8 @@ impl Outbox {
     pub(crate) fn new(table: ClassTable, agreed: Vec<bool>) -> Self {
         let gate = |class: &super::TrafficClass| Gate {
             budget: Semaphore::new(class.send_budget),
+            waiting: AtomicUsize::new(0),
+            held_back: AtomicUsize::new(0),
             streamed: Arc::new(Semaphore::new(limits::MAX_OPEN_STREAMED)),
             size: class.send_budget,
         };
@@ -168,10 +224,7 @@ impl Outbox {
     /// Waits for room and queues a whole message.
     pub(crate) async fn send(&self, class: ClassId, message: Bytes) -> Result<(), SendError> {
         let gate = self.check(class, message.len())?;
-        let paid = match gate.budget.acquire_many(cost(message.len()) as u32).await {
-            Ok(paid) => paid,
-            Err(_) => return Err(self.closed_error()),
-        };
+        let Ok(paid) = gate.pay(cost(message.len())).await else { return Err(self.closed_error()) };
         self.push(class, message, None)?;
         paid.forget();
         Ok(())
@@ -192,8 +245,8 @@ impl Outbox {
                 }
                 Err(error) => TrySend::Closed(error),
             },
-            Err(tokio::sync::TryAcquireError::NoPermits) => TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() },
-            Err(tokio::sync::TryAcquireError::Closed) => TrySend::Closed(self.closed_error()),
+            Err(TryAcquireError::NoPermits) => TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() },
+            Err(TryAcquireError::Closed) => TrySend::Closed(self.closed_error()),
         }
     }
 
@@ -214,7 +267,7 @@ impl Outbox {
                 Err(_) => return Ok(Err(TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() })),
             }
         } else {
-            gate.budget.add_permits(have - need);
+            gate.give_back(have - need, false);
         }
         let old = queue.supersede(key);
         queue.push(message, Some(key), Instant::now());
@@ -361,7 +414,7 @@ impl Outbox {
                 let waiting = queue.waiting();
                 state.scheduler.charge(class, message.len());
                 state.scheduler.set_waiting(class, waiting);
-                self.account(class, &taken);
+                self.account(class, &taken, waiting);
                 return Some(Outgoing::Datagram { class, message });
             }
             let Some(slot) = queue.ready_lane() else { continue };
@@ -370,7 +423,7 @@ impl Outbox {
             state.started += taken.messages;
             state.scheduler.charge(class, taken.bytes);
             state.scheduler.set_waiting(class, waiting);
-            self.account(class, &taken);
+            self.account(class, &taken, waiting);
             if taken.bytes == 0 && !taken.fin {
                 continue;
             }
@@ -380,8 +433,8 @@ impl Outbox {
         }
     }
 
-    fn account(&self, class: ClassId, taken: &Taken) {
-        self.gates[class.index()].budget.add_permits(taken.released);
+    fn account(&self, class: ClassId, taken: &Taken, more: bool) {
+        self.gates[class.index()].give_back(taken.released, more);
         self.counters[class.index()].taken(taken.messages, taken.bytes as u64, taken.waited_sum, taken.waited_max);
     }
 
