@@ -127,7 +127,7 @@ impl Gate {
         self.budget.acquire_many(cost as u32).await
     }
 
-    /// Gives room back. `more`: the class has more to send, so that it's no loss if its senders sleep on for a while.
+    /// Gives room back. `more`: the class can send on without its senders, so that it's no loss if they sleep for a while.
     fn give_back(&self, bytes: usize, more: bool) {
         let free = self.held_back.fetch_add(bytes, Ordering::SeqCst) + bytes;
         if !more || free >= self.size / 8 || self.waiting.load(Ordering::SeqCst) == 0 {
@@ -414,7 +414,8 @@ impl Outbox {
                 let waiting = queue.waiting();
                 state.scheduler.charge(class, message.len());
                 state.scheduler.set_waiting(class, waiting);
-                self.account(class, &taken, waiting);
+                let more = queue.ready_lane().is_some();
+                self.account(class, &taken, more);
                 return Some(Outgoing::Datagram { class, message });
             }
             let Some(slot) = queue.ready_lane() else { continue };
@@ -423,7 +424,8 @@ impl Outbox {
             state.started += taken.messages;
             state.scheduler.charge(class, taken.bytes);
             state.scheduler.set_waiting(class, waiting);
-            self.account(class, &taken, waiting);
+            let more = queue.ready_lane().is_some();
+            self.account(class, &taken, more);
             if taken.bytes == 0 && !taken.fin {
                 continue;
             }
@@ -643,5 +645,83 @@ impl ControlOut {
             Control::Drained.encode(&mut out);
         }
         (!out.is_empty()).then(|| out.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::class::{Order, TrafficClass, Urgency};
+
+    const CLASS: ClassId = ClassId(0);
+    const SIZE: usize = 8_000;
+
+    fn outbox(window: usize) -> Outbox {
+        let class = TrafficClass {
+            send_budget: 64 * cost(SIZE),
+            max_message: SIZE,
+            window,
+            ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any)
+        };
+        Outbox::new(ClassTable::new(vec![class]).unwrap(), vec![true])
+    }
+
+    fn message() -> Bytes {
+        Bytes::from_static(&[7; SIZE])
+    }
+
+    fn fill(outbox: &Outbox) {
+        (0..64).for_each(|_| assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued)));
+    }
+
+    /// Takes about one message's bytes.
+    fn take(outbox: &Outbox) -> usize {
+        match outbox.next(SIZE + 2, DatagramState::None) {
+            Some(Outgoing::Segment(segment)) => segment.bytes,
+            None => 0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_waiting_sender_sleeps_until_an_eighth_of_the_budget_is_free() {
+        let outbox = outbox(1 << 20);
+        fill(&outbox);
+        let mut waiting = pin!(outbox.send(CLASS, message()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let taken = (1..=64).find(|_| {
+            assert!(take(&outbox) > 0);
+            waiting.as_mut().now_or_never().is_some()
+        });
+        assert!(taken.is_some_and(|taken| (8..=9).contains(&taken)), "{taken:?}");
+    }
+
+    #[test]
+    fn room_that_a_sender_no_longer_waits_for_is_everybodys() {
+        let outbox = outbox(1 << 20);
+        fill(&outbox);
+        {
+            let mut waiting = pin!(outbox.send(CLASS, message()));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            take(&outbox);
+            take(&outbox);
+            assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Full { .. }), "it waits its turn");
+        }
+        assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued));
+    }
+
+    #[test]
+    fn a_class_that_is_out_of_credit_holds_no_room_back() {
+        let outbox = outbox(20_000);
+        fill(&outbox);
+        let mut waiting = pin!(outbox.send(CLASS, message()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        while take(&outbox) > 0 {}
+        assert!(waiting.as_mut().now_or_never().is_some(), "the class can't send on, and there is room");
     }
 }
