@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     CloseCode, Closed, ClosedBy, ConnectError,
-    class::{ClassId, ClassTable, Delivery, Order, TrafficClass},
+    class::{ClassId, ClassTable, Delivery, Lane, Order, TrafficClass},
     connection::{Control, framing::hear_out},
     limits::{self, Limits},
     varint,
@@ -121,7 +121,7 @@ fn announced(body: &mut Bytes) -> Option<Announced> {
     let flags = body.try_get_u8().ok().filter(|flags| *flags < 4)?;
     let mut size = || usize::try_from(varint::get(body)?).ok().map(|size| size.min(limits::MAX_BUDGET));
     let (max_message, window) = (size()?, size()?);
-    let large_lanes = body.try_get_u8().ok().filter(|lanes| *lanes < 16)?;
+    let large_lanes = body.try_get_u8().ok().filter(|lanes| *lanes < Lane::MESSAGE)?;
     let large_window = usize::try_from(varint::get(body)?).ok()?.min(limits::MAX_BUDGET);
     Some(Announced {
         name,
