@@ -122,9 +122,10 @@ async fn timed(
     last: (&Handle, impl Future<Output = Result<(), Failed>> + Send + 'static),
 ) -> Result<Duration, Failed> {
     let start = Instant::now();
-    let running = first.0.spawn(first.1);
+    let first = first.0.spawn(first.1);
     // Read by the task itself: how soon the waiting thread wakes is no part of the job.
-    let end = last.0.spawn(async move { last.1.await.map(|()| Instant::now()) }).await??;
-    running.await??;
+    let last = last.0.spawn(async move { last.1.await.map(|()| Instant::now()) });
+    // What ends the one ends the job: the other may wait for ever.
+    let ((), end) = tokio::try_join!(async { first.await? }, async { last.await? })?;
     Ok(end - start)
 }
