@@ -106,22 +106,35 @@ struct Run {
     cpu: Option<f64>,
 }
 
-async fn run(link: &Link, work: &Work, count: usize) -> Result<Run, Failed> {
-    let class = ClassTable::standard().by_name(work.class).unwrap_or(ClassId(0));
-    let (messages, before) = (Messages::new(work.size), cpu_time());
-    let wall = match work.answer {
-        None => link.one_way(class, &messages, count).await?,
-        Some(answer) => link.round_trips(class, &messages, &Messages::new(answer), count).await?,
+/// A job's messages, made before it's measured.
+struct Load {
+    class: ClassId,
+    messages: Messages,
+    answers: Option<Messages>,
+}
+
+impl Load {
+    fn new(work: &Work) -> Self {
+        let class = ClassTable::standard().by_name(work.class).unwrap_or(ClassId(0));
+        Self { class, messages: Messages::new(work.size), answers: work.answer.map(Messages::new) }
+    }
+}
+
+async fn run(link: &Link, Load { class, messages, answers }: &Load, count: usize) -> Result<Run, Failed> {
+    let before = cpu_time();
+    let wall = match answers {
+        None => link.one_way(*class, messages, count).await?,
+        Some(answers) => link.round_trips(*class, messages, answers, count).await?,
     };
     let cpu = before.zip(cpu_time()).map(|(before, after)| after.saturating_sub(before).as_secs_f64());
     Ok(Run { wall: wall.as_secs_f64(), cpu })
 }
 
 /// How many messages take about so long. Also warms the link up: windows, MTU discovery, allocators.
-async fn calibrate(link: &Link, work: &Work, seconds: f64) -> Result<usize, Failed> {
+async fn calibrate(link: &Link, load: &Load, seconds: f64) -> Result<usize, Failed> {
     let mut count = 64;
     loop {
-        let took = run(link, work, count).await?.wall;
+        let took = run(link, load, count).await?.wall;
         if took >= seconds / 2.0 {
             return Ok(((count as f64 * seconds / took) as usize).max(64));
         }
@@ -138,16 +151,16 @@ async fn measure(kind: Kind, work: &Work, args: &Args, runtimes: &Runtimes) -> R
         Link::raw(kind, Style::Plain, runtimes).await?,
         Link::raw(kind, Style::Tuned, runtimes).await?,
     ];
-    let mut counts = Vec::new();
+    let (load, mut counts) = (Load::new(work), Vec::new());
     for link in &links {
-        counts.push(calibrate(link, work, args.seconds).await?);
+        counts.push(calibrate(link, &load, args.seconds).await?);
     }
     let mut runs: [Vec<Run>; 3] = [const { Vec::new() }; 3];
     for round in 0..args.pairs {
         for turn in 0..links.len() {
             // Each is first, second and last equally often, and each follows each.
             let i = if round % 2 == 0 { (round / 2 + turn) % 3 } else { (round / 2 + 2 * turn) % 3 };
-            runs[i].push(run(&links[i], work, counts[i]).await?);
+            runs[i].push(run(&links[i], &load, counts[i]).await?);
         }
     }
     let [ours, raw @ ..] = &runs;
@@ -193,9 +206,10 @@ async fn alone(kind: Kind, work: &Work, side: &str, args: &Args, runtimes: &Runt
         "raw" => Link::raw(kind, Style::Plain, runtimes).await?,
         _ => return Err(Failed::Setup(format!("{side:?} is none of \"ours\", \"raw\", \"tuned\""))),
     };
-    let count = calibrate(&link, work, args.seconds).await?;
+    let load = Load::new(work);
+    let count = calibrate(&link, &load, args.seconds).await?;
     for _ in 0..args.pairs {
-        let Run { wall, cpu } = run(&link, work, count).await?;
+        let Run { wall, cpu } = run(&link, &load, count).await?;
         let cpu = cpu.map_or(f64::NAN, |cpu| cpu * 1e6 / count as f64);
         println!("{side} {} {}: {:.0}/s, {cpu:.2} us of processor time each", kind.name(), work.name, count as f64 / wall);
     }
