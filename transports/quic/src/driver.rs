@@ -69,19 +69,40 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
     let mut readers = FuturesUnordered::<Reading<'_>>::new();
     readers.push(Box::pin(read_datagrams(&connection, &session, &arrived)));
     readers.push(Box::pin(accept_lanes(&connection, &session, &arrived)));
-    readers.push(Box::pin(read_control(receive, early, &session)));
+    let mut control = pin!(read_control(receive, early, &session));
+    let mut said_all = false;
 
-    tokio::select! {
-        biased;
-        error = connection.closed() => session.end(closed(&error)),
-        () = session.over().cancelled() => {}
-        () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => session.end(closed(&connection.closed().await)),
-        () = async { while readers.next().await.is_some() {} std::future::pending().await } => {}
+    loop {
+        tokio::select! {
+            biased;
+            () = session.over().cancelled() => break,
+            () = &mut control, if !said_all => said_all = true,
+            Some(()) = readers.next() => {}
+            () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => {
+                session.end(closed(&connection.closed().await));
+                break;
+            }
+            error = connection.closed() => {
+                // What came before the end counts, DRAINED above all. With the connection gone, nothing is waited for.
+                if !said_all {
+                    control.as_mut().await;
+                }
+                session.end(closed(&error));
+                break;
+            }
+        }
     }
     if let Some(why) = session.closed() {
         if why.by == ClosedBy::Local && why.code == CloseCode::Done {
             // A drained connection's last control frame must arrive: CONNECTION_CLOSE would take its place.
-            let _ = tokio::time::timeout(LAST_WORDS, writer.finish(&session)).await;
+            let _ = tokio::time::timeout(LAST_WORDS, async {
+                tokio::select! {
+                    biased;
+                    () = writer.finish(&session) => {}
+                    () = async { while readers.next().await.is_some() {} std::future::pending().await } => {}
+                }
+            })
+            .await;
         }
         if why.by != ClosedBy::Remote {
             connection.close(close_number(why.code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
@@ -103,11 +124,8 @@ async fn accept_lanes(connection: &Connection, session: &Arc<Session>, arrived: 
             Some(_) = readers.next() => {}
             stream = connection.accept_uni() => match stream {
                 Ok(stream) => readers.push(lanes::receive(session.clone(), arrived.clone(), stream)),
-                // Said before the readers are stopped, so that who waits for a message hears why.
-                Err(error) => {
-                    session.end(closed(&error));
-                    break;
-                }
+                // Who drives the connection says how it ended.
+                Err(_) => break,
             },
         }
     }
@@ -134,7 +152,7 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: &Ses
             Ok(Some(chunk)) => input.extend_from_slice(&chunk.bytes),
             // The other side has said its last; what closes the connection follows, or liveness sees that it doesn't.
             Ok(None) => return,
-            Err(quinn::ReadError::ConnectionLost(error)) => return session.end(closed(&error)),
+            Err(quinn::ReadError::ConnectionLost(_)) => return,
             Err(error) => {
                 session.violation(CloseCode::Protocol, format!("the control stream was cut off: {error}"));
                 return;
@@ -245,11 +263,14 @@ impl Writer {
 
     /// Writes the control frames that are left, and waits until the other side has them.
     async fn finish(&mut self, session: &Session) {
-        while let Some(Outgoing::Control(frames)) = session.outbox().next(0, DatagramState::None) {
+        loop {
             self.claim(Claim::Urgent);
-            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() || self.control.write_chunk(frames).await.is_err()
-            {
+            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() {
                 return;
+            }
+            match session.outbox().next(0, DatagramState::None) {
+                Some(Outgoing::Control(frames)) => self.waiting = frames,
+                _ => break,
             }
         }
         if self.control.finish().is_ok() {

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use peerlane_transport::{
-    ClassTable, CloseCode, Closed, LaneSource, Session, Urgency,
+    ClassTable, CloseCode, Closed, ClosedBy, LaneSource, Session, Urgency,
     class::{Lane, Segment},
 };
 use quinn::{Connection, RecvStream, SendStream};
@@ -148,12 +148,20 @@ pub(crate) async fn receive(session: Arc<Session>, messages: Receiving, mut stre
     }
     let Lane { class, slot } = Lane::from_byte(lane[0]);
     if slot == Lane::MESSAGE {
-        return messages.stream(&session, class, stream).await.inspect_err(|error| session.end(error.clone()));
+        return messages.stream(&session, class, stream).await.inspect_err(|error| fault(&session, error));
     }
     let mut source = StreamSource { session: session.clone(), stream, chunks: [const { Bytes::new() }; CHUNKS] };
     let received = session.receive_lane(Lane { class, slot }, &mut source).await;
     if received.is_ok() && slot == 0 && session.closed().is_none() {
         return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
     }
-    received.inspect_err(|error| session.end(error.clone()))
+    received.inspect_err(|error| fault(&session, error))
+}
+
+/// Ends the connection for a lane's fault. That the connection is lost isn't one: who drives it sees to that, when what had
+/// arrived before has been read.
+fn fault(session: &Session, error: &Closed) {
+    if error.by == ClosedBy::Local {
+        session.end(error.clone());
+    }
 }

@@ -311,7 +311,7 @@ impl Session {
     }
 
     fn check_drained(&self) {
-        if self.completed.load(Ordering::Acquire) == self.target.load(Ordering::Acquire) {
+        if self.completed.load(Ordering::Acquire) >= self.target.load(Ordering::Acquire) {
             self.outbox.drained();
             self.progress.notify_waiters();
         }
