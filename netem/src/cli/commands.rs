@@ -9,7 +9,7 @@ use peerlane_netem::profile::Profile;
 use peerlane_netem::{LabError, LabKind, Outcome, Run, Standing, best, clean_up, doctor};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Machine, Network, Verb};
+use super::{Machine, Network, Verb, check};
 
 /// Why it ends, and with which exit code.
 pub(super) struct Failure {
@@ -28,11 +28,11 @@ impl From<LabError> for Failure {
     }
 }
 
-fn wrong_use(what: impl Into<String>) -> Failure {
+pub(super) fn wrong_use(what: impl Into<String>) -> Failure {
     Failure { what: what.into(), code: 2 }
 }
 
-fn failed(what: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(what: impl std::fmt::Display) -> Failure {
     Failure { what: what.to_string(), code: 1 }
 }
 
@@ -54,7 +54,10 @@ pub(super) fn run(verb: Verb) -> Result<u8, Failure> {
             report(&outcome, json.as_deref())?;
             Ok(outcome.code)
         }
-        Verb::Check { .. } => Err(failed("not yet")),
+        Verb::Check { profile, shape, lab, machine, lie, json } => {
+            let lab = lab.map_or_else(best, Ok)?;
+            check::run(&check::Request { lab, profiles: profile, topology: shape.topology, lie, json, machine })
+        }
         Verb::Up { network } => up(&network),
         Verb::Exec { host, command } => exec(&host, &command),
         Verb::Status => status(),
@@ -66,7 +69,7 @@ pub(super) fn run(verb: Verb) -> Result<u8, Failure> {
     }
 }
 
-fn load(name: &str) -> Result<Profile, Failure> {
+pub(super) fn load(name: &str) -> Result<Profile, Failure> {
     Profile::load(name).map_err(|error| wrong_use(error.to_string()))
 }
 
@@ -80,7 +83,7 @@ fn make(network: &Network, machine: &Machine, command: Vec<String>) -> Result<Ru
 }
 
 /// Becomes true at Ctrl-C and kill, so that a lab is ended in order.
-fn interrupts() -> Result<Arc<AtomicBool>, Failure> {
+pub(super) fn interrupts() -> Result<Arc<AtomicBool>, Failure> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(failed)?;

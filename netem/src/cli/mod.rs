@@ -1,5 +1,6 @@
 //! The command line: what it understands, and exit codes.
 
+mod check;
 mod commands;
 
 use std::process::ExitCode;

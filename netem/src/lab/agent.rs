@@ -17,7 +17,7 @@ use super::job::{Job, Outcome};
 use super::{guest, namespaces, session};
 
 /// The first argument of a program that plays an inner end.
-pub(super) const MARK: &str = "__peerlane-netem";
+pub(crate) const MARK: &str = "__peerlane-netem";
 /// Where the kernel log's descriptor goes in an argument of `launch`.
 pub(super) const LOG: &str = "{log}";
 

@@ -35,10 +35,10 @@ impl JobDirectory {
     }
 }
 
-/// The temporary directory; but /run is covered inside a lab.
+/// The temporary directory; but a lab without root covers /run.
 fn place() -> PathBuf {
     let place = env::temp_dir();
-    if place.starts_with("/run") && Path::new("/tmp").is_dir() { PathBuf::from("/tmp") } else { place }
+    if place.starts_with("/run") && !rustix::process::geteuid().is_root() { PathBuf::from("/tmp") } else { place }
 }
 
 /// Removes the directories of runs that were killed. Their processes died with them. Returns how many there were.

@@ -13,6 +13,7 @@ mod run;
 mod session;
 mod standing;
 
+pub(crate) use agent::MARK;
 pub use agent::enter;
 pub use doctor::{Diagnosis, best, doctor};
 pub use error::LabError;

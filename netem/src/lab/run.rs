@@ -133,6 +133,20 @@ impl Run {
         self
     }
 
+    /// The command is the agent itself, in one of its parts.
+    pub(crate) fn inner(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Result<Self, LabError> {
+        let agent = self.program()?.to_string_lossy().into_owned();
+        self.command = [agent, MARK.to_owned()].into_iter().chain(words.into_iter().map(Into::into)).collect();
+        Ok(self)
+    }
+
+    fn program(&self) -> Result<PathBuf, LabError> {
+        match &self.agent {
+            Some(agent) => agent.canonicalize().map_err(LabError::file(agent)),
+            None => env::current_exe().map_err(LabError::file("this program")),
+        }
+    }
+
     /// Makes the lab, runs the command, and waits for its end. Blocks the thread: the lab dies with it.
     pub fn start(self) -> Result<Outcome, LabError> {
         let start = Instant::now();
@@ -185,10 +199,7 @@ impl Run {
     }
 
     fn command(&self, directory: &Path) -> Result<Command, LabError> {
-        let agent = match &self.agent {
-            Some(agent) => agent.canonicalize().map_err(LabError::file(agent))?,
-            None => env::current_exe().map_err(LabError::file("this program"))?,
-        };
+        let agent = self.program()?;
         let (program, arguments): (OsString, _) = match self.lab {
             LabKind::Virtual => (machine::kernel()?.into(), machine::arguments(&agent, directory, self.memory)?),
             LabKind::Netem => ("unshare".into(), namespaces::arguments(&agent, "session", directory)),

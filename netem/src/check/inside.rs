@@ -1,0 +1,140 @@
+//! The check's inner end: it runs in the lab's root namespace, measures path after path, and writes its findings down.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path as FilePath;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use super::flow::{Flow, Path, Pattern};
+use super::judge::{Judge, Tolerance};
+use super::summary::Summary;
+use super::{FINDINGS, Finding, ORDER, Order, patterns, probe, schedule};
+use crate::plan::{Host, Plan, Stage};
+use crate::profile::{Direction, Profile};
+use crate::stats::{QueueStats, read_stats};
+
+/// Plays a part of the check: `check`, or one end of a flow.
+pub(crate) fn start(words: &[OsString]) -> ExitCode {
+    let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+    let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
+    let done = match words.as_slice() {
+        ["check", directory] => check(FilePath::new(directory)),
+        ["send", to, groups, group, size, interval] => match (groups.parse(), group.parse(), size.parse(), interval.parse()) {
+            (Ok(groups), Ok(group), Ok(size), Ok(interval)) => {
+                probe::send(to, groups, group, size, Duration::from_nanos(interval)).map_err(|error| error.to_string())
+            }
+            _ => Err("no number".to_owned()),
+        },
+        ["receive", address] => probe::receive(address).map_err(|error| error.to_string()),
+        ["drain", address] => probe::drain(address).map_err(|error| error.to_string()),
+        ["push", to, bytes] => match bytes.parse() {
+            Ok(bytes) => probe::push(to, bytes).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        },
+        _ => Err("no part of the check".to_owned()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("lab check: {}: {error}", words.first().unwrap_or(&""));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn check(directory: &FilePath) -> Result<(), String> {
+    let text = fs::read(directory.join(ORDER)).map_err(|error| error.to_string())?;
+    let order: Order = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let profile = Profile::parse(&order.profile.0, &order.profile.1).map_err(|error| error.to_string())?;
+    let topology = order.topology.parse().map_err(|error| format!("{error}"))?;
+    let plan = Plan::new(&profile, topology).map_err(|error| error.to_string())?;
+
+    let tolerance = Tolerance::of(order.lab);
+    let mut findings = Vec::new();
+    for (from, to, direction) in plan.paths() {
+        let name = format!("{}->{}", from.name, to.name);
+        let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
+        let measurement = Measurement { plan: &plan, path: Path { from, to }, to, direction, judge };
+        findings.extend(measurement.all());
+    }
+    if !profile.events().is_empty() {
+        for (from, to, direction) in plan.paths().into_iter().take(2) {
+            let name = format!("{}->{}", from.name, to.name);
+            let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
+            findings.extend(schedule::measure(&plan, &Path { from, to }, direction, &judge));
+        }
+    }
+    let text = serde_json::to_vec(&findings).map_err(|error| error.to_string())?;
+    fs::write(directory.join(FINDINGS), text).map_err(|error| error.to_string())
+}
+
+/// One path's.
+struct Measurement<'a> {
+    plan: &'a Plan,
+    path: Path<'a>,
+    to: &'a Host,
+    direction: Direction,
+    judge: Judge<'a>,
+}
+
+impl Measurement<'_> {
+    fn all(&self) -> Vec<Finding> {
+        let said = self.judge.said;
+        let mut findings = Vec::new();
+        let sparse = patterns::sparse(said);
+        findings.extend(self.flow("delay", sparse, |summary, _, _| self.judge.delay(sparse, summary)));
+        findings.extend(self.flow("loss", patterns::dense(said), |summary, _, drops| self.judge.loss(summary, drops)));
+        findings.extend(self.flow("rate", patterns::flood(said), |summary, _, _| self.judge.flood(summary)));
+        findings.extend(self.flow("queue", patterns::burst(said), |summary, flow, drops| self.judge.burst(summary, flow.sending, drops)));
+        findings.push(self.segments());
+        findings
+    }
+
+    fn flow(&self, what: &str, pattern: Pattern, judge: impl FnOnce(&Summary, &Flow, u64) -> Vec<Finding>) -> Vec<Finding> {
+        let measured = || -> Result<_, String> {
+            let before = self.queue()?;
+            let flow = self.path.send(pattern, patterns::tail(self.judge.said)).map_err(|error| error.to_string())?;
+            Ok((flow, self.queue()?.drops.saturating_sub(before.drops)))
+        };
+        match measured() {
+            Ok((flow, drops)) => judge(&Summary::of(&flow), &flow, drops),
+            Err(error) => vec![self.judge.failure(what, error)],
+        }
+    }
+
+    fn segments(&self) -> Finding {
+        let measured = || -> Result<_, String> {
+            let before = self.queue()?;
+            let arrived = self.path.push(patterns::TRANSFER).map_err(|error| error.to_string())?;
+            thread::sleep(patterns::tail(self.judge.said));
+            let after = self.queue()?;
+            if arrived != patterns::TRANSFER as u64 {
+                return Err(format!("{arrived} bytes of {} arrived", patterns::TRANSFER));
+            }
+            Ok((after.bytes.saturating_sub(before.bytes), after.packets.saturating_sub(before.packets)))
+        };
+        match measured() {
+            Ok((bytes, packets)) => self.judge.segments(bytes, packets),
+            Err(error) => self.judge.failure("segments", error),
+        }
+    }
+
+    /// The bottleneck on the way.
+    fn queue(&self) -> Result<QueueStats, String> {
+        let stats = read_stats(self.plan).map_err(|error| error.to_string())?;
+        let device = format!("to-{}", self.to.name);
+        let mut bottlenecks: Vec<_> = stats
+            .into_iter()
+            .zip(self.plan.egresses())
+            .filter(|(_, egress)| egress.stage == Stage::Bottleneck && egress.direction == self.direction)
+            .map(|(stats, _)| stats)
+            .collect();
+        // A star has one for each host.
+        if bottlenecks.len() > 1 {
+            bottlenecks.retain(|queue| queue.device == device);
+        }
+        bottlenecks.pop().ok_or_else(|| "no bottleneck on the way".to_owned())
+    }
+}
