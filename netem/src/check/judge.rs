@@ -89,7 +89,17 @@ impl Judge<'_> {
                 format!("{} ms", ms(spread)),
                 (least..=most).contains(&spread),
             ),
+            self.resemblance(&jitter, sparse, summary),
         ]
+    }
+
+    /// Whether neighbours' delays have to do with each other.
+    fn resemblance(&self, jitter: &Jitter, sparse: Pattern, summary: &Summary) -> Finding {
+        let expected = jitter.correlation_time.map_or(0.0, |time| (-sparse.interval.as_secs_f64() / time.as_secs_f64()).exp());
+        let width = CHANCE / (summary.arrived.max(1) as f64).sqrt() + if expected > 0.0 { 0.05 } else { 0.0 };
+        let measured = summary.resemblance();
+        let ok = (measured - expected).abs() <= width;
+        self.finding("jitter correlation", format!("{expected:.2} +- {width:.2}"), format!("{measured:.2}"), ok)
     }
 
     /// Dense packets: losses, their runs, copies, order. `drops` is what the qdiscs counted.
@@ -211,13 +221,11 @@ impl Judge<'_> {
 /// How far the median may be off, and the least and greatest distance from the 5th to the 95th percentile, in units of the
 /// jitter.
 fn scatter(jitter: &Jitter) -> (f64, f64, f64) {
-    // A correlated series scatters less (Jitter::correlation), and its median is less certain.
-    let narrow = ((1.0 - jitter.correlation) / (1.0 + jitter.correlation)).sqrt();
     match jitter.distribution {
-        Distribution::Uniform => (0.25, 1.2 * narrow, 1.9 * narrow.max(0.4)),
-        Distribution::Normal => (0.3, 2.2 * narrow, 4.4),
+        Distribution::Uniform => (0.25, 1.2, 2.0),
+        Distribution::Normal => (0.3, 2.2, 4.4),
         // Long tails, and a median below the mean.
-        _ => (1.0, 0.5 * narrow, 5.0),
+        _ => (1.0, 0.5, 5.0),
     }
 }
 

@@ -9,6 +9,8 @@ use crate::profile::{FRAME, Impairment, Loss};
 const SMALL: u64 = 64 + HEADERS;
 /// Sparse packets for the delay.
 const SPARSE: u64 = 300;
+/// The same for a delay that wanders, five in its correlation time.
+const WANDERING: u64 = 2_000;
 /// Packets for a loss: enough for a hundred losses, within bounds.
 const LOSSES: f64 = 100.0;
 const LOSS_PACKETS: (u64, u64) = (2_000, 50_000);
@@ -23,6 +25,9 @@ pub(super) const PAIRS: Duration = Duration::from_millis(20);
 /// Far enough apart that no packet meets another one, whatever its jitter.
 pub(super) fn sparse(impairment: &Impairment) -> Pattern {
     let spread = impairment.jitter.map_or(Duration::ZERO, |jitter| jitter.spread);
+    if let Some((_, time)) = impairment.wander() {
+        return Pattern { groups: WANDERING, group: 1, frame: SMALL, interval: time / 5 };
+    }
     let interval = (spread * 8).max(Duration::from_millis(5)).max(impairment.transmission(SMALL) * 4);
     Pattern { groups: SPARSE, group: 1, frame: SMALL, interval }
 }

@@ -7,7 +7,7 @@ use super::flow::{Flow, Path};
 use super::judge::Judge;
 use super::summary::quantile;
 use super::{Finding, patterns, probe};
-use crate::lab::Schedule;
+use crate::lab::Driver;
 use crate::plan::Plan;
 use crate::profile::{Direction, FRAME, State};
 
@@ -29,9 +29,9 @@ pub(super) fn measure(plan: &Plan, path: &Path<'_>, direction: Direction, judge:
     let stretches = stretches(plan, direction);
     let length = stretches.last().map_or(AFTER, |last| last.to);
     let start = probe::now();
-    let schedule = Schedule::start(plan, true);
+    let driver = Driver::start(plan, true);
     let flow = path.send(patterns::pairs(length), patterns::tail(judge.said));
-    let changes = schedule.finish();
+    let changes = driver.stop();
     let mut findings: Vec<_> =
         changes.iter().filter(|(_, line)| line.starts_with("failed")).map(|(_, line)| judge.failure("schedule", line)).collect();
     match flow {

@@ -58,6 +58,15 @@ impl Summary {
         quantile(&self.delays, share)
     }
 
+    /// How much a delay resembles the one before, -1 to 1.
+    pub(super) fn resemblance(&self) -> f64 {
+        let delays: Vec<_> = self.history.iter().map(|&delay| delay as f64).collect();
+        let mean = delays.iter().sum::<f64>() / delays.len().max(1) as f64;
+        let variance: f64 = delays.iter().map(|delay| (delay - mean).powi(2)).sum();
+        let both: f64 = delays.windows(2).map(|pair| pair.iter().map(|delay| delay - mean).product::<f64>()).sum();
+        if variance > 0.0 { both / variance } else { 0.0 }
+    }
+
     /// The median delay of the last quarter.
     pub(super) fn late_delay(&self) -> Duration {
         let mut last = self.history.get(self.history.len() * 3 / 4..).unwrap_or_default().to_vec();

@@ -3,6 +3,7 @@
 mod agent;
 mod directory;
 mod doctor;
+mod driver;
 mod error;
 mod guest;
 mod job;
@@ -16,9 +17,9 @@ mod standing;
 pub(crate) use agent::MARK;
 pub use agent::enter;
 pub use doctor::{Diagnosis, best, doctor};
+pub(crate) use driver::Driver;
 pub use error::LabError;
 pub use job::Outcome;
 pub use kind::{LabKind, UnknownLab};
 pub use run::Run;
-pub(crate) use session::Schedule;
 pub use standing::{Standing, clean_up};

@@ -9,6 +9,7 @@ use std::thread;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 
 use super::agent::MARK;
+use super::driver::Driver;
 use super::job::{Job, write};
 use super::{LabError, LabKind, session};
 
@@ -40,7 +41,9 @@ pub(super) fn prepare() -> Result<(), LabError> {
 
 /// Builds the network, says so, and stands until killed.
 pub(super) fn hold(directory: &Path, job: &Job) -> Result<(), LabError> {
-    session::build(&job.plan()?).map_err(|what| LabError::Setup { lab: LabKind::Netem, what })?;
+    let plan = job.plan()?;
+    session::build(&plan).map_err(|what| LabError::Setup { lab: LabKind::Netem, what })?;
+    let _driver = Driver::start(&plan, false);
     write(&directory.join(READY), &())?;
     loop {
         thread::park();

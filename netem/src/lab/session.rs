@@ -5,10 +5,9 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::driver::Driver;
 use super::job::{Job, Outcome};
 use crate::plan::{Plan, Step};
 use crate::stats::read_stats;
@@ -19,7 +18,7 @@ pub(super) fn build(plan: &Plan) -> Result<(), String> {
 }
 
 /// Runs one step.
-fn run(step: &Step) -> Result<(), String> {
+pub(super) fn run(step: &Step) -> Result<(), String> {
     let [program, arguments @ ..] = step.argv.as_slice() else { return Ok(()) };
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     match output {
@@ -59,10 +58,10 @@ pub(super) fn run_command(job: &Job, stdout: Stdio, stderr: Stdio) -> Outcome {
         Ok(child) => child,
         Err(error) => return failed(format!("{program} can't be started: {error}")),
     };
-    let schedule = Schedule::start(&plan, job.schedule);
+    let driver = Driver::start(&plan, job.schedule);
     let status = child.wait();
     let lab_seconds = start.elapsed().as_secs_f64();
-    let changes = schedule.stop();
+    let changes = driver.stop();
     let status = match status {
         Ok(status) => status,
         Err(error) => return failed(format!("{program}: {error}")),
@@ -77,50 +76,4 @@ pub(super) fn run_command(job: &Job, stdout: Stdio, stderr: Stdio) -> Outcome {
 pub(super) fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     u8::try_from(code).unwrap_or(1)
-}
-
-/// A profile's schedule at work, until it's stopped.
-pub(crate) struct Schedule {
-    stop: mpsc::Sender<()>,
-    worker: thread::JoinHandle<Vec<(f64, String)>>,
-}
-
-impl Schedule {
-    /// Starts it now, in this lab; one that isn't wanted does nothing.
-    pub(crate) fn start(plan: &Plan, wanted: bool) -> Self {
-        let start = Instant::now();
-        let changes = if wanted { plan.changes() } else { Vec::new() };
-        let (stop, stopped) = mpsc::channel();
-        let worker = thread::spawn(move || {
-            let mut made = Vec::new();
-            for (time, steps) in changes {
-                let wait = time.saturating_sub(start.elapsed());
-                if stopped.recv_timeout(wait.max(Duration::from_nanos(1))) != Err(RecvTimeoutError::Timeout) {
-                    break;
-                }
-                for step in steps {
-                    let line = match run(&step) {
-                        Ok(()) => step.to_string(),
-                        Err(what) => format!("failed: {what}"),
-                    };
-                    made.push((start.elapsed().as_secs_f64(), line));
-                }
-            }
-            made
-        });
-        Self { stop, worker }
-    }
-
-    /// Stops it where it is; what it changed, with the seconds after its start.
-    pub(crate) fn stop(self) -> Vec<(f64, String)> {
-        drop(self.stop);
-        self.worker.join().unwrap_or_default()
-    }
-
-    /// Waits for its last change.
-    pub(crate) fn finish(self) -> Vec<(f64, String)> {
-        let changes = self.worker.join().unwrap_or_default();
-        drop(self.stop);
-        changes
-    }
 }

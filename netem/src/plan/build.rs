@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::tc::{self, Stage};
 use super::topology::{Host, Topology, namespace};
 use super::{Plan, Step};
-use crate::profile::{Direction, Profile};
+use crate::profile::{Direction, Profile, State};
 
 /// A router's way out that impairs: one qdisc.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,15 +22,14 @@ pub struct Egress {
 }
 
 impl Egress {
-    fn command(&self, verb: &str, profile: &Profile, time: Duration) -> Step {
-        let state = profile.state(self.direction, time);
-        let arguments = tc::arguments(&state, self.stage).join(" ");
+    pub(super) fn command(&self, verb: &str, state: &State) -> Step {
+        let arguments = tc::arguments(state, self.stage).join(" ");
         Step::new(&format!("tc -n {} qdisc {verb} dev {} root netem {arguments}", self.namespace, self.device))
     }
 
     /// `change` and not del and add: the packets that wait must stay. All arguments are given, so nothing lingers.
     pub(super) fn change(&self, profile: &Profile, time: Duration) -> Step {
-        self.command("change", profile, time)
+        self.command("change", &profile.state(self.direction, time))
     }
 }
 
@@ -86,7 +85,7 @@ pub(super) fn build(profile: &Profile, topology: Topology) -> Plan {
         let mut delete = Step::new(&format!("tc -n {} qdisc del dev {} root", egress.namespace, egress.device));
         delete.may_fail = true;
         builder.steps.push(delete);
-        builder.steps.push(egress.command("add", profile, Duration::ZERO));
+        builder.steps.push(egress.command("add", &profile.state(egress.direction, Duration::ZERO)));
     }
     let routers = routers.iter().map(|router| namespace(router)).collect();
     Plan { profile: profile.clone(), topology, hosts, routers, egresses, steps: builder.steps }

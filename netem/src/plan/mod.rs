@@ -5,6 +5,7 @@ mod tc;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod wander;
 
 use std::fmt;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::profile::{Direction, Profile};
 pub use build::Egress;
 pub use tc::Stage;
 pub use topology::{Host, LARGEST_STAR, Topology, UnknownTopology, namespace};
+pub(crate) use wander::{TICK, Wander};
 
 /// A command, ready to be run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +121,19 @@ impl Plan {
         self.profile.times().into_iter().map(|time| (time, changed(time))).collect()
     }
 
+    /// The ways out whose delay the lab moves while it stands.
+    pub(crate) fn wanders(&self) -> Vec<(&Egress, Wander)> {
+        let bottlenecks = self.egresses.iter().filter(|egress| egress.stage == Stage::Bottleneck);
+        bottlenecks.filter_map(|egress| Some((egress, Wander::new(&self.profile, egress)?))).collect()
+    }
+
+    /// The command that moves one's delay, whatever else holds at a time of the schedule.
+    pub(crate) fn moved(&self, egress: &Egress, time: Duration, delay: Duration) -> Step {
+        let mut state = self.profile.state(egress.direction, time);
+        state.delay = Some(delay);
+        egress.command("change", &state)
+    }
+
     /// The paths that carry traffic from one host to another: (from, to, direction).
     pub fn paths(&self) -> Vec<(&Host, &Host, Direction)> {
         let pairs: &[(usize, usize)] = match self.topology {
@@ -129,7 +144,7 @@ impl Plan {
         let mut paths = Vec::new();
         for (from, to) in pairs.iter().filter_map(|&(from, to)| Some((self.hosts.get(from)?, self.hosts.get(to)?))) {
             paths.push((from, to, Direction::Forward));
-            paths.push((to, from, Direction::Backward));
+            paths.push((to, from, if matches!(self.topology, Topology::Star(_)) { Direction::Forward } else { Direction::Backward }));
         }
         // A star's last host too: its link was made last.
         if let (Topology::Star(3..), [first, .., last]) = (self.topology, self.hosts.as_slice()) {

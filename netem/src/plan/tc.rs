@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::profile::{Distribution, Impairment, Loss, State};
+use crate::profile::{Distribution, Loss, State};
 
 /// Which part of an impairment a qdisc carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub(super) fn arguments(state: &State, stage: Stage) -> Vec<String> {
         Stage::Bottleneck => {
             words.add(["limit", &impairment.limit().to_string()]);
             if !apart {
-                words.delay(impairment);
+                words.delay(state);
             }
             words.loss(state);
             if impairment.duplicate > 0.0 {
@@ -36,7 +36,7 @@ pub(super) fn arguments(state: &State, stage: Stage) -> Vec<String> {
         }
         Stage::Delay => {
             words.add(["limit", &impairment.delay_stage_limit().to_string()]);
-            words.delay(impairment);
+            words.delay(state);
         }
     }
     words.0
@@ -49,16 +49,15 @@ impl Words {
         self.0.extend(words.into_iter().map(str::to_owned));
     }
 
-    fn delay(&mut self, impairment: &Impairment) {
+    fn delay(&mut self, state: &State) {
+        let impairment = &state.impairment;
         if impairment.delay.is_zero() {
             return;
         }
-        self.add(["delay", &time(impairment.delay)]);
-        if let Some(jitter) = impairment.jitter {
+        self.add(["delay", &time(state.delay.unwrap_or(impairment.delay))]);
+        // One that wanders is moved by the lab.
+        if let Some(jitter) = impairment.jitter.filter(|jitter| jitter.correlation_time.is_none()) {
             self.add([time(jitter.spread).as_str()]);
-            if jitter.correlation > 0.0 {
-                self.add([percent(jitter.correlation).as_str()]);
-            }
             match jitter.distribution {
                 Distribution::Uniform => {}
                 Distribution::Normal => self.add(["distribution", "normal"]),
@@ -87,7 +86,8 @@ fn time(time: Duration) -> String {
     match time.as_nanos() {
         nanos if nanos.is_multiple_of(1_000_000) => format!("{}ms", nanos / 1_000_000),
         nanos if nanos.is_multiple_of(1_000) => format!("{}us", nanos / 1_000),
-        nanos => format!("{nanos}ns"),
+        // tc doesn't know nanoseconds here.
+        nanos => format!("{}us", nanos as f64 / 1e3),
     }
 }
 
@@ -112,6 +112,7 @@ mod tests {
     fn quantities_are_written_as_tc_reads_them() {
         assert_eq!(time(Duration::from_millis(25)), "25ms");
         assert_eq!(time(Duration::from_micros(100)), "100us");
+        assert_eq!(time(Duration::from_nanos(24_518_273)), "24518.273us");
         assert_eq!(rate(50_000_000), "50mbit");
         assert_eq!(rate(1_500), "1500bit");
         assert_eq!(percent(0.002), "0.2%");

@@ -24,7 +24,7 @@ pub(super) struct Table {
     pub(super) delay: Option<String>,
     pub(super) jitter: Option<String>,
     pub(super) jitter_distribution: Option<String>,
-    pub(super) jitter_correlation: Option<String>,
+    pub(super) jitter_correlation_time: Option<String>,
     pub(super) jitter_order: Option<String>,
     pub(super) loss: Option<String>,
     pub(super) gilbert_elliott: Option<GilbertElliottTable>,

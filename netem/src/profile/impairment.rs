@@ -40,9 +40,10 @@ pub struct Jitter {
     pub spread: Duration,
     /// The shape.
     pub distribution: Distribution,
-    /// How much a packet's delay resembles that of the one before, 0 to 1. It narrows the scatter too:
-    /// the deviation falls by sqrt((1 - c) / (1 + c)).
-    pub correlation: f64,
+    /// If the delay wanders instead of being drawn for each packet: after how long it has forgotten where it was (to
+    /// 1/e). The lab moves it every few milliseconds, because netem's own correlation does nothing: its random numbers
+    /// are taken modulo the spread, and what they had in common is gone.
+    pub correlation_time: Option<Duration>,
     /// Whether packets may overtake each other.
     pub order: JitterOrder,
 }
@@ -106,6 +107,11 @@ pub struct Impairment {
 }
 
 impl Impairment {
+    /// The jitter, if the lab itself moves the delay.
+    pub fn wander(&self) -> Option<(Duration, Duration)> {
+        self.jitter.and_then(|jitter| Some((jitter.spread, jitter.correlation_time?)))
+    }
+
     /// Whether the delay needs a stage of its own behind the rate, because its packets may overtake each other.
     pub fn has_delay_stage(&self) -> bool {
         self.jitter.is_some_and(|jitter| jitter.order == JitterOrder::Mixed)

@@ -10,6 +10,8 @@ use super::schedule::{Change, Direction, Event};
 use super::units::{self, QueueLength};
 use super::{Profile, schedule};
 
+/// The shortest correlation time: the lab moves a delay every 5 ms.
+const SHORTEST_CORRELATION: Duration = Duration::from_millis(10);
 /// The longest limit: a packet takes about 2 KiB of kernel memory, and the virtual lab's machine has 512 MiB.
 const LONGEST_LIMIT: u32 = 100_000;
 
@@ -107,7 +109,7 @@ impl Reader<'_> {
                 _ => Err(Fault::new(format!("`{text}` is no distribution"), "write uniform, normal, pareto or paretonormal")),
             },
         )?;
-        let correlation = self.value("jitter-correlation", |table| table.jitter_correlation.as_ref(), units::share)?;
+        let correlation_time = self.value("jitter-correlation-time", |table| table.jitter_correlation_time.as_ref(), units::time)?;
         let order = self.value(
             "jitter-order",
             |table| table.jitter_order.as_ref(),
@@ -119,7 +121,7 @@ impl Reader<'_> {
         )?;
         let own = self.own.1.jitter.is_some();
         if spread.is_zero() {
-            let idle = distribution.is_some() || correlation.is_some() || order.is_some();
+            let idle = distribution.is_some() || correlation_time.is_some() || order.is_some();
             let fault = Fault::new("is missing, yet its shape is given", "give jitter, such as 5ms, or leave out the jitter- keys");
             return if idle { Err(self.fault("jitter", own, fault)) } else { Ok(None) };
         }
@@ -130,10 +132,27 @@ impl Reader<'_> {
             );
             return Err(self.fault("jitter", own, fault));
         }
+        if let Some(time) = correlation_time {
+            let own = self.own.1.jitter_correlation_time.is_some();
+            let fault = if time < SHORTEST_CORRELATION {
+                Fault::new(
+                    format!("{time:?} is less than the lab can follow"),
+                    format!("give {SHORTEST_CORRELATION:?} or more, or leave it out"),
+                )
+            } else if distribution.is_some_and(|distribution| distribution != Distribution::Uniform) || order == Some(JitterOrder::Mixed) {
+                Fault::new(
+                    "a delay that wanders has a shape of its own, and keeps the order",
+                    "leave out jitter-distribution and jitter-order mixed",
+                )
+            } else {
+                return Ok(Some(Jitter { spread, distribution: Distribution::Uniform, correlation_time, order: JitterOrder::Kept }));
+            };
+            return Err(self.fault("jitter-correlation-time", own, fault));
+        }
         Ok(Some(Jitter {
             spread,
             distribution: distribution.unwrap_or(Distribution::Uniform),
-            correlation: correlation.unwrap_or_default(),
+            correlation_time,
             order: order.unwrap_or(JitterOrder::Kept),
         }))
     }

@@ -57,6 +57,8 @@ impl Event {
 pub struct State {
     /// With the rate of that time.
     pub impairment: Impairment,
+    /// Where the delay is at the moment, if it wanders.
+    pub delay: Option<Duration>,
     /// Whether everything is lost.
     pub blackhole: bool,
 }
@@ -71,7 +73,7 @@ pub(super) fn times(events: &[Event]) -> Vec<Duration> {
 
 /// The state at a time: a blackhole wins, of several rates the one that came last.
 pub(super) fn state(base: &Impairment, events: &[Event], direction: Direction, time: Duration) -> State {
-    let mut state = State { impairment: base.clone(), blackhole: false };
+    let mut state = State { impairment: base.clone(), delay: None, blackhole: false };
     let mut latest = None;
     for event in events.iter().filter(|event| event.holds(direction, time)) {
         match event.change {

@@ -100,7 +100,9 @@ fn an_error_names_file_key_and_remedy() {
 fn contradictions_are_refused() {
     for (line, told) in [
         ("jitter = \"26ms\"", "can't be negative"),
-        ("jitter-correlation = \"10%\"", "both.jitter"),
+        ("jitter-correlation-time = \"50ms\"", "both.jitter"),
+        ("jitter = \"1ms\"\njitter-correlation-time = \"1ms\"", "10ms or more"),
+        ("jitter = \"1ms\"\njitter-correlation-time = \"50ms\"\njitter-order = \"mixed\"", "keeps the order"),
         ("jitter = \"1ms\"\njitter-distribution = \"gauss\"", "paretonormal"),
         ("loss = \"1%\"\n[both.gilbert-elliott]\nenter-bad = \"1%\"\nleave-bad = \"1%\"", "leave the other out"),
         ("[both.gilbert-elliott]\nenter-bad = \"1%\"\nleave-bad = \"0%\"", "never change"),
