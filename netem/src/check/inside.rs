@@ -11,6 +11,7 @@ use super::flow::{Flow, Path, Pattern};
 use super::judge::{Judge, Tolerance};
 use super::summary::Summary;
 use super::{FINDINGS, Finding, ORDER, Order, patterns, probe, schedule};
+use crate::lab::LabKind;
 use crate::plan::{Host, Plan, Stage};
 use crate::profile::{Direction, Profile};
 use crate::stats::{QueueStats, read_stats};
@@ -51,23 +52,32 @@ fn check(directory: &FilePath) -> Result<(), String> {
     let topology = order.topology.parse().map_err(|error| format!("{error}"))?;
     let plan = Plan::new(&profile, topology).map_err(|error| error.to_string())?;
 
-    let tolerance = Tolerance::of(order.lab);
+    let text = serde_json::to_vec(&check_here(order.lab, &plan)).map_err(|error| error.to_string())?;
+    fs::write(directory.join(FINDINGS), text).map_err(|error| error.to_string())
+}
+
+/// Measures the lab in which this runs, in its root namespace, against a plan. Nothing else may send meanwhile. The
+/// program must call [`enter`](crate::enter) first in `main`: it plays the ends of the paths.
+///
+/// The schedule is started by this, if there's one: the lab's own must not be under way ([`Run::schedule`](crate::Run::schedule)).
+pub fn check_here(lab: LabKind, plan: &Plan) -> Vec<Finding> {
+    let profile = plan.profile();
+    let tolerance = Tolerance::of(lab);
     let mut findings = Vec::new();
     for (from, to, direction) in plan.paths() {
         let name = format!("{}->{}", from.name, to.name);
         let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
-        let measurement = Measurement { plan: &plan, path: Path { from, to }, to, direction, judge };
+        let measurement = Measurement { plan, path: Path { from, to }, to, direction, judge };
         findings.extend(measurement.all());
     }
     if !profile.events().is_empty() {
         for (from, to, direction) in plan.paths().into_iter().take(2) {
             let name = format!("{}->{}", from.name, to.name);
             let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
-            findings.extend(schedule::measure(&plan, &Path { from, to }, direction, &judge));
+            findings.extend(schedule::measure(plan, &Path { from, to }, direction, &judge));
         }
     }
-    let text = serde_json::to_vec(&findings).map_err(|error| error.to_string())?;
-    fs::write(directory.join(FINDINGS), text).map_err(|error| error.to_string())
+    findings
 }
 
 /// One path's.

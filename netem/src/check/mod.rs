@@ -26,6 +26,7 @@ use crate::lab::{LabError, LabKind, Run};
 use crate::plan::Topology;
 use crate::profile::Profile;
 
+pub use inside::check_here;
 pub(crate) use inside::start as probe;
 
 /// One thing that was measured against the profile.

@@ -1,6 +1,6 @@
 //! `lab check`: a table of what was measured against what was said, and an exit code.
 
-use peerlane_netem::check::{Report, check};
+use peerlane_netem::check::{Finding, Report, check, check_here};
 use peerlane_netem::plan::{Plan, Topology};
 use peerlane_netem::profile::Profile;
 use peerlane_netem::{LabError, LabKind};
@@ -58,6 +58,15 @@ pub(super) fn run(request: &Request) -> Result<u8, Failure> {
     Ok(u8::from(red > 0))
 }
 
+/// The lab in which this runs.
+pub(super) fn here(lab: LabKind, profiles: &[String], topology: Topology) -> Result<u8, Failure> {
+    let [name] = profiles else { return Err(wrong_use("within a lab, one profile can be measured")) };
+    let plan = Plan::new(&load(name)?, topology).map_err(|error| wrong_use(error.to_string()))?;
+    let findings = check_here(lab, &plan);
+    findings.iter().for_each(line);
+    Ok(u8::from(findings.is_empty() || findings.iter().any(|finding| !finding.ok)))
+}
+
 fn print(report: &Report, built: &str) {
     let lie = if built == report.profile { String::new() } else { format!(", built as {built}") };
     println!(
@@ -69,8 +78,10 @@ fn print(report: &Report, built: &str) {
         if report.ok() { "ok" } else { "RED" },
         report.wall_seconds
     );
-    for finding in &report.findings {
-        let mark = if finding.ok { "  ok " } else { "  RED" };
-        println!("{mark} {:<6} {:<34} {:<28} {}", finding.path, finding.what, finding.expected, finding.measured);
-    }
+    report.findings.iter().for_each(line);
+}
+
+fn line(finding: &Finding) {
+    let mark = if finding.ok { "  ok " } else { "  RED" };
+    println!("{mark} {:<6} {:<34} {:<28} {}", finding.path, finding.what, finding.expected, finding.measured);
 }

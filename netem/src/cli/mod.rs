@@ -64,7 +64,7 @@ enum Verb {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
-    /// Measure whether a lab does what its profile says; red if not
+    /// Measure whether a lab does what its profile says; red if not. Within a lab (`lab run -- lab check`), that one
     Check {
         /// Profiles, separated by commas; `all` for every one
         #[arg(long, value_delimiter = ',', default_value = "wan")]
