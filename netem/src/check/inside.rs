@@ -3,12 +3,15 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path as FilePath;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::flow::{Flow, Path, Pattern};
-use super::judge::{Judge, Tolerance};
+use super::judge::{Judge, Packets, Tolerance};
 use super::summary::Summary;
 use super::{FINDINGS, Finding, ORDER, Order, patterns, probe, schedule};
 use crate::lab::LabKind;
@@ -114,21 +117,41 @@ impl Measurement<'_> {
         }
     }
 
+    /// The qdisc's own counters take a superpacket for the packets that it will be; devices and the queue's length don't.
     fn segments(&self) -> Finding {
         let measured = || -> Result<_, String> {
-            let before = self.queue()?;
-            let arrived = self.path.push(patterns::TRANSFER).map_err(|error| error.to_string())?;
-            thread::sleep(patterns::tail(self.judge.said));
-            let after = self.queue()?;
-            if arrived != patterns::TRANSFER as u64 {
-                return Err(format!("{arrived} bytes of {} arrived", patterns::TRANSFER));
+            let before = sent(self.path.from)?;
+            let (arrived, queued) = thread::scope(|scope| {
+                let (done, ended) = mpsc::channel::<()>();
+                let sampler = scope.spawn(move || self.sample(&ended));
+                let arrived = self.path.push(patterns::TRANSFER).map_err(|error| error.to_string());
+                drop(done);
+                (arrived, sampler.join().unwrap_or_default())
+            });
+            if arrived? != patterns::TRANSFER as u64 {
+                return Err("the transfer isn't whole".to_owned());
             }
-            Ok((after.bytes.saturating_sub(before.bytes), after.packets.saturating_sub(before.packets)))
+            thread::sleep(patterns::tail(self.judge.said));
+            let after = sent(self.path.from)?;
+            let left = Packets { bytes: after.bytes.saturating_sub(before.bytes), count: after.count.saturating_sub(before.count) };
+            Ok((left, queued))
         };
         match measured() {
-            Ok((bytes, packets)) => self.judge.segments(bytes, packets),
-            Err(error) => self.judge.failure("segments", error),
+            Ok((left, queued)) => self.judge.segments(left, queued),
+            Err(error) => self.judge.failure("mean segment", error),
         }
+    }
+
+    /// What's in the bottleneck's queue, again and again until the end.
+    fn sample(&self, ended: &mpsc::Receiver<()>) -> Packets {
+        let mut sum = Packets::default();
+        while ended.recv_timeout(SAMPLE) == Err(RecvTimeoutError::Timeout) {
+            if let Ok(queue) = self.queue() {
+                sum.bytes += queue.backlog_bytes;
+                sum.count += queue.backlog_packets;
+            }
+        }
+        sum
     }
 
     /// The bottleneck on the way.
@@ -147,4 +170,34 @@ impl Measurement<'_> {
         }
         bottlenecks.pop().ok_or_else(|| "no bottleneck on the way".to_owned())
     }
+}
+
+/// How often a queue is looked at.
+const SAMPLE: Duration = Duration::from_millis(20);
+
+/// What a host's only device sent.
+fn sent(host: &Host) -> Result<Packets, String> {
+    let output = Command::new("ip").args(["-n", &host.namespace, "-s", "-j", "link", "show"]).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| error.to_string())?;
+    let links: Vec<Link> = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+    let link = links.into_iter().find(|link| link.ifname.starts_with("to-")).ok_or("no device")?;
+    Ok(Packets { bytes: link.stats64.tx.bytes, count: link.stats64.tx.packets })
+}
+
+/// The part of ip's JSON that's used.
+#[derive(Deserialize)]
+struct Link {
+    ifname: String,
+    stats64: Counters,
+}
+
+#[derive(Deserialize)]
+struct Counters {
+    tx: Sent,
+}
+
+#[derive(Deserialize)]
+struct Sent {
+    bytes: u64,
+    packets: u64,
 }

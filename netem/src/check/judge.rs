@@ -31,6 +31,19 @@ impl Tolerance {
     }
 }
 
+/// Bytes, and the pieces that they're in.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Packets {
+    pub(super) bytes: u64,
+    pub(super) count: u64,
+}
+
+impl Packets {
+    fn mean(self) -> f64 {
+        self.bytes as f64 / self.count.max(1) as f64
+    }
+}
+
 /// Standard deviations that chance is granted.
 const CHANCE: f64 = 4.0;
 
@@ -190,12 +203,12 @@ impl Judge<'_> {
         findings
     }
 
-    /// A TCP transfer: the mean size of what the qdisc saw.
-    pub(super) fn segments(&self, bytes: u64, packets: u64) -> Finding {
-        let mean = bytes as f64 / packets.max(1) as f64;
+    /// A TCP transfer: the mean size of what left the host, and of what was in the bottleneck's queue.
+    pub(super) fn segments(&self, left: Packets, queued: Packets) -> Finding {
         // Full segments for the most part: a mean above a frame is a superpacket's doing.
-        let ok = mean <= FRAME as f64 && mean > FRAME as f64 * 0.6;
-        self.finding("segments", format!("up to {FRAME} B"), format!("{mean:.0} B on average"), ok)
+        let ok = left.mean() <= FRAME as f64 && queued.mean() <= FRAME as f64 && left.mean() > FRAME as f64 * 0.6;
+        let measured = format!("{:.0} B sent, {:.0} B queued", left.mean(), queued.mean());
+        self.finding("mean segment", format!("up to {FRAME} B"), measured, ok)
     }
 
     /// A stretch of a schedule: all is lost, or only what the profile loses anyway.

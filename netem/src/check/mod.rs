@@ -7,7 +7,7 @@
 //!   how many came twice or out of order;
 //! * *rate* and *queue*: twice the rate for a while: what gets through, and how long it waits when the queue is full;
 //!   then more packets at once than the queue holds: how many get through;
-//! * *segments*: a TCP transfer: whether the qdisc ever saw more than a frame at once;
+//! * *segments*: a TCP transfer: whether more than a frame travels at once;
 //! * *schedule*: pairs of packets across its events: what's lost when, and the rate from the pairs' distances.
 
 mod flow;
