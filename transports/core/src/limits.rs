@@ -24,6 +24,9 @@ pub const SMALL_MESSAGE: usize = 64 * 1024;
 pub const MESSAGE_STREAM: usize = 4096;
 /// Such streams at once, per direction and connection. Count. Beyond it messages share their class's stream.
 pub const MESSAGE_STREAMS: usize = 64;
+/// What such a message costs beside its bytes of its class's credit. Bytes: about what it costs the receiver while it
+/// waits for room.
+pub const MESSAGE_STREAM_OVERHEAD: usize = 512;
 /// What the scheduler lets go at once. Bytes. The longest that an urgent message waits behind one already begun.
 pub const QUANTUM: usize = 16 * 1024;
 /// What is counted for a queued message beside its bytes, so that empty messages are bounded too. Bytes.

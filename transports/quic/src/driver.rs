@@ -117,7 +117,8 @@ type Reading<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 async fn accept_lanes(connection: &Connection, session: &Arc<Session>, arrived: &Receiving) {
     let mut readers = FuturesUnordered::new();
     loop {
-        // Bounded by quinn's stream limit, which is the lanes agreed: a stream counts until it's read to its end.
+        // Bounded: a stream counts in quinn's limit until it's read to its end, and what is read and waits for room holds
+        // its class's credit.
         tokio::select! {
             biased;
             () = session.over().cancelled() => break,
@@ -231,12 +232,13 @@ impl Writer {
             match outbox.next(SEGMENT, offer) {
                 Some(Outgoing::Control(frames)) => self.waiting = frames,
                 Some(Outgoing::Segment(segment)) => {
-                    self.copies.sent(segment.bytes);
                     self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });
+                    let bytes = segment.bytes;
                     match self.lanes.poll_write(cx, segment) {
-                        Wrote::All => {}
+                        Wrote::All => self.copies.sent(bytes),
                         // Nobody else gets what this one couldn't have: when there's room, the scheduler is asked again.
                         Wrote::Full(rest) => {
+                            self.copies.sent(bytes.saturating_sub(rest.bytes));
                             outbox.give_back(rest, false);
                             return Poll::Pending;
                         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::{Buf, Bytes};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use peerlane_transport::{ClassId, CloseCode, Closed, Session, class::Lane, limits, varint};
 use quinn::{Connection, RecvStream, SendStream};
 
@@ -19,6 +20,10 @@ use crate::{
     copies::{Arrivals, COPY},
     error::closed,
 };
+
+/// Message streams at once. Fewer than a peer permits: it may be late in permitting more, and a large message's stream
+/// mustn't wait for that.
+const AT_ONCE: usize = limits::MESSAGE_STREAMS * 3 / 4;
 
 type Opening = Pin<Box<dyn Future<Output = Result<SendStream, quinn::ConnectionError>> + Send>>;
 
@@ -28,6 +33,8 @@ pub(crate) struct MessageStreams {
     /// Opened, and not used yet: that there is one is what permits the next message to leave alone.
     spare: Option<SendStream>,
     opening: Option<Opening>,
+    /// One for each that isn't acknowledged yet.
+    outstanding: FuturesUnordered<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// A message that quinn has not taken whole.
     leaving: Option<Leaving>,
 }
@@ -48,12 +55,13 @@ pub(crate) struct Left {
 
 impl MessageStreams {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, spare: None, opening: None, leaving: None }
+        Self { connection, spare: None, opening: None, outstanding: FuturesUnordered::new(), leaving: None }
     }
 
     /// Whether a message could have a stream now.
     pub(crate) fn poll_spare(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.spare.is_none() {
+        while let Poll::Ready(Some(())) = self.outstanding.poll_next_unpin(cx) {}
+        if self.spare.is_none() && self.outstanding.len() < AT_ONCE {
             let connection = &self.connection;
             let opening = self.opening.get_or_insert_with(|| {
                 let connection = connection.clone();
@@ -92,6 +100,7 @@ impl MessageStreams {
         }
         let left = self.leaving.take().map(|Leaving { mut stream, class, message, .. }| {
             let _ = stream.finish();
+            self.outstanding.push(Box::pin(stream.stopped().map(|_| ())));
             Left { stream, class, message }
         });
         Poll::Ready(left)
@@ -118,7 +127,8 @@ impl Receiving {
             Err(quinn::ReadToEndError::Read(quinn::ReadError::ConnectionLost(error))) => return Err(closed(&error)),
             Err(error) => return Err(session.violation(CloseCode::Protocol, format!("a message stream was cut off: {error}"))),
         };
-        if self.arrivals().stream(number) { session.on_message(class, message.into()).await } else { Ok(()) }
+        let news = self.arrivals().stream(number);
+        if news { session.on_message(class, message.into()).await } else { session.on_copied_message(class, message.len()) }
     }
 
     /// Takes a datagram: a message of a `Datagram` class, or a copy.

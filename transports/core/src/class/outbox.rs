@@ -440,6 +440,7 @@ impl Outbox {
                 if apart == Apart::Datagram {
                     return Some(Outgoing::Datagram { class, message });
                 }
+                state.classes[class.index()].leaves_alone(message.len());
                 state.started += 1;
                 self.spoke.store(true, Ordering::Relaxed);
                 return Some(Outgoing::Message { class, message });
@@ -648,7 +649,8 @@ impl Apart {
             return queue.next_small().is_some_and(|len| len <= limit).then_some(how);
         }
         let may = offer.message_stream > 0 && class.urgency == Urgency::Latency && class.order == Order::Any;
-        (may && queue.next_small().is_some_and(|len| len <= offer.message_stream)).then_some(Self::Stream)
+        let len = queue.next_small().filter(|len| may && *len <= offer.message_stream)?;
+        queue.may_leave_alone(len).then_some(Self::Stream)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Session;
 use crate::{
     CloseCode, Closed, RecvError,
-    class::{ClassId, Inbound, Inbox, Lane, Record, StreamIn},
+    class::{ClassId, Credit, Inbound, Inbox, Lane, Record, StreamIn},
     limits, varint,
 };
 
@@ -33,10 +33,7 @@ struct LaneIn<'a, S> {
     /// As the other side names it.
     lane: Lane,
     chunks: VecDeque<Bytes>,
-    /// Bytes taken up, and the total that the other side has credit for.
-    taken: u64,
-    allowed: u64,
-    window: u64,
+    credit: &'a Credit,
     over: bool,
 }
 
@@ -48,9 +45,9 @@ impl Session {
             return Err(self.violation(CloseCode::Protocol, "a lane that isn't agreed or is in use"));
         };
         let kind = &self.table()[class];
-        let window = (if lane.slot == 0 { kind.window } else { kind.large_window }) as u64;
-        let mut reader =
-            LaneIn { session: self, source, class, lane, chunks: VecDeque::new(), taken: 0, allowed: window, window, over: false };
+        let large = Credit::new(kind.large_window);
+        let credit = if lane.slot == 0 { self.credit(class) } else { &large };
+        let mut reader = LaneIn { session: self, source, class, lane, chunks: VecDeque::new(), credit, over: false };
         let result = reader.run().await;
         if result.is_ok() && lane.slot > 0 {
             self.vacate(class, lane.slot);
@@ -102,9 +99,8 @@ impl<S: LaneSource> LaneIn<'_, S> {
             }
             self.session.heard();
             self.chunks.retain(|chunk| !chunk.is_empty());
-            // Nothing has been taken up since the source was asked: these are all the bytes that wait.
-            let waiting: usize = self.chunks.iter().map(Bytes::len).sum();
-            if self.taken + waiting as u64 > self.allowed {
+            // None waited when the source was asked: these are new.
+            if !self.credit.arrived(self.chunks.iter().map(Bytes::len).sum()) {
                 return Err(self.session.violation(CloseCode::FlowControl, "more bytes on a lane than credit was given for"));
             }
         }
@@ -113,11 +109,11 @@ impl<S: LaneSource> LaneIn<'_, S> {
 
     /// Counts bytes as taken up, and gives credit again once half a window is.
     fn consumed(&mut self, len: usize) {
-        self.taken += len as u64;
         self.source.taken(len);
-        if !self.over && self.allowed - self.taken.min(self.allowed) <= self.window / 2 {
-            self.allowed = self.taken + self.window;
-            self.session.outbox().credit(self.lane, self.allowed);
+        if let Some(total) = self.credit.taken(len)
+            && !self.over
+        {
+            self.session.outbox().credit(self.lane, total);
         }
     }
 
@@ -270,8 +266,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn more_than_a_lanes_credit_ends_the_connection() {
+    fn session() -> (Arc<Session>, crate::Connection, Terms) {
         let terms = Terms::new("n").unwrap();
         let info = SessionInfo {
             transport: "test",
@@ -282,10 +277,38 @@ mod tests {
             exporter: [0; 32],
             path: Box::new(PathStats::unknown),
         };
-        let (session, _connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+        let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+        (session, connection, terms)
+    }
+
+    #[tokio::test]
+    async fn more_than_a_lanes_credit_ends_the_connection() {
+        let (session, _connection, terms) = session();
         let class = ClassId(0);
         let window = terms.classes[class].window;
         let ended = session.receive_lane(Lane { class: 0, slot: 0 }, &mut TooMuch(window + 1)).await.unwrap_err();
         assert_eq!(ended.code, CloseCode::FlowControl);
+    }
+
+    /// Messages on streams of their own wait for room outside every lane: credit alone bounds them.
+    #[tokio::test]
+    async fn message_streams_that_nobody_reads_are_bounded_by_their_classs_credit() {
+        let (session, connection, terms) = session();
+        let class = terms.classes.by_name("query").unwrap();
+        let window = terms.classes[class].window;
+        let len = 1000;
+        let cost = len + limits::MESSAGE_STREAM_OVERHEAD;
+        let mut waiting = Vec::new();
+        let ended = loop {
+            let mut message = Box::pin(session.on_message(class.0, Bytes::from(vec![0; len])));
+            match futures_util::poll!(message.as_mut()) {
+                std::task::Poll::Ready(Err(ended)) => break ended,
+                std::task::Poll::Ready(Ok(())) => {}
+                std::task::Poll::Pending => waiting.push(message),
+            }
+        };
+        assert_eq!(ended.code, CloseCode::FlowControl);
+        assert!(!waiting.is_empty() && waiting.len() * cost <= window, "{} wait", waiting.len());
+        drop(connection);
     }
 }
