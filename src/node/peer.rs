@@ -96,7 +96,14 @@ pub(super) enum Seated {
 }
 
 impl<M> Peer<M> {
-    pub(super) fn new(key: PeerKey, id: RemoteId, peer_id: Option<PeerId>, local: &PeerId, classes: usize, requests: usize) -> Self {
+    pub(super) fn new(
+        key: PeerKey,
+        id: RemoteId,
+        peer_id: Option<PeerId>,
+        local: &PeerId,
+        classes: usize,
+        requests: Arc<Requests<M>>,
+    ) -> Self {
         let greater = peer_id.is_none_or(|peer| local.as_bytes() > peer.as_bytes());
         Self {
             key,
@@ -106,7 +113,7 @@ impl<M> Peer<M> {
             own_dial_wins: !greater,
             state: Mutex::default(),
             changed: Notify::new(),
-            requests: Requests::new(requests),
+            requests,
             counters: (0..classes).map(|_| ClassCounters::default()).collect(),
             malformed: AtomicU64::new(0),
             past: Mutex::new(vec![ClassStats::default(); classes]),

@@ -12,13 +12,19 @@ use peerlane_transport::{
     Closed, Connection,
     identity::{PeerId, RemoteId},
 };
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::Notify;
 
 use super::{
     link::Link,
     peer::{Peer, Seated},
+    request::Requests,
     sync::Mutex,
 };
+
+/// IDs of requests begin below this: so few of a peer's are open at once that two lives hardly ever share one, and an ID
+/// takes six bytes where numbers are written short.
+const FIRST_IDS: u64 = 1 << 40;
 
 /// The peers with a connection, by ID. Bounded by [`peers`](super::NodeConfig::peers).
 #[derive(Debug)]
@@ -30,6 +36,8 @@ pub(super) struct Registry<M> {
     local: PeerId,
     classes: usize,
     requests: usize,
+    /// Where the IDs of requests begin.
+    first_ids: Mutex<StdRng>,
     limit: usize,
 }
 
@@ -45,8 +53,17 @@ pub(super) enum Added<M> {
 }
 
 impl<M> Registry<M> {
-    pub(super) fn new(local: PeerId, classes: usize, requests: usize, limit: usize) -> Self {
-        Self { peers: Mutex::default(), changed: Notify::new(), numbers: AtomicU64::new(1), local, classes, requests, limit }
+    pub(super) fn new(local: PeerId, classes: usize, requests: usize, limit: usize, seed: u64) -> Self {
+        Self {
+            peers: Mutex::default(),
+            changed: Notify::new(),
+            numbers: AtomicU64::new(1),
+            local,
+            classes,
+            requests,
+            first_ids: Mutex::new(StdRng::seed_from_u64(seed)),
+            limit,
+        }
     }
 
     /// Adds a connection to its peer, a new one if need be. `wanted`: the bound on peers doesn't hold for it.
@@ -60,7 +77,8 @@ impl<M> Registry<M> {
             None if peers.len() >= self.limit && !wanted => return Added::TooManyPeers,
             None => {
                 let peer_id = remote.peer_id();
-                let peer = Arc::new(Peer::new(number, remote.id.clone(), peer_id, &self.local, self.classes, self.requests));
+                let requests = Requests::new(self.requests, self.first_ids.lock().random_range(1..FIRST_IDS));
+                let peer = Arc::new(Peer::new(number, remote.id.clone(), peer_id, &self.local, self.classes, requests));
                 peers.insert(remote.id, peer.clone());
                 peer
             }

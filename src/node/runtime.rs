@@ -70,7 +70,7 @@ impl<P: Protocol> Inner<P> {
         let classes = protocol.classes();
         let dispatch = classes.iter().map(|(id, c)| Dispatch::new(id, c.order, c.max_message, protocol.overflow(id), &config)).collect();
         Arc::new(Self {
-            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers),
+            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers, seed),
             dispatch,
             known: Known::new(config.known_peers),
             events: broadcast::Sender::new(config.events.clamp(1, 1 << 20)),
