@@ -46,6 +46,8 @@ pub const FORMAT: u32 = 1;
 
 /// The file within the data directory.
 const FILE: &str = "peer.redb";
+/// What it's called while it's made.
+const MAKING: &str = "peer.redb.new";
 
 /// Cells of recent changes kept in memory for beliefs, in bytes. When a belief is due after more than this, it names what it leaves out by
 /// its root, and receivers ask for it.
@@ -199,17 +201,46 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Version`], [`StoreError::Network`], [`StoreError::Damaged`], [`StoreError::Io`]; nothing is changed then.
     pub fn open(directory: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let io = |error| StoreError::Io { path: directory.to_path_buf(), error };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let file = directory.join(FILE);
+        if !file.try_exists().map_err(io)? {
+            // Made under another name, and complete when it gets its own: whoever is killed meanwhile leaves no half of one.
+            let making = directory.join(MAKING);
+            let database = match Self::database(&making, directory) {
+                // A half of one: nobody has it open, and nothing in it was acknowledged.
+                Err(StoreError::Damaged { .. }) => {
+                    std::fs::remove_file(&making).map_err(io)?;
+                    Self::database(&making, directory)?
+                }
+                database => database?,
+            };
+            let made = Self::start(database, directory, network, profile)?;
+            match std::fs::hard_link(&making, &file) {
+                // Another process was faster; which of the two has it shows below.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // Not on every file system.
+                Err(_) => std::fs::rename(&making, &file).map_err(io)?,
+                Ok(()) => {}
+            }
+            let _ = std::fs::remove_file(&making);
+            std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+            drop(made);
+        }
+        Self::start(Self::database(&file, directory)?, directory, network, profile)
+    }
+
+    /// Opens a file, or makes it.
+    fn database(file: &Path, directory: &Path) -> Result<Database, StoreError> {
         let path = || directory.to_path_buf();
-        std::fs::create_dir_all(directory).map_err(|error| StoreError::Io { path: path(), error })?;
-        let database = Database::builder().set_cache_size(CACHE).create(directory.join(FILE)).map_err(|error| match error {
+        Database::builder().set_cache_size(CACHE).create(file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path() },
             DatabaseError::UpgradeRequired(version) => StoreError::Version { path: path(), found: format!("redb {version}") },
             DatabaseError::Storage(StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
                 StoreError::Io { path: path(), error }
             }
             other => StoreError::Damaged { path: path(), what: other.to_string() },
-        })?;
-        Self::start(database, directory, network, profile)
+        })
     }
 
     /// A store in memory, for tests and simulations.
