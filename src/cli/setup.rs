@@ -122,8 +122,7 @@ impl Client {
         let terms = Terms::new(&args.network).map_err(CliError::usage)?;
         let local = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms).map_err(CliError::failed)?;
         let transports = transports(args.transport, &local, &Debugging::default())?;
-        let mut config = NodeConfig::default();
-        config.dial_timeout = args.timeout;
+        let config = NodeConfig { dial_timeout: args.timeout, ..NodeConfig::default() };
         let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).handler(Silent).config(config);
         for transport in &transports {
             builder = builder.transport(transport.clone());

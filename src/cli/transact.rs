@@ -106,7 +106,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     } else {
         let rate = applied as f64 / took.as_secs_f64().max(1e-9);
         let skipped = if skipped > 0 { format!(", {skipped} were there already") } else { String::new() };
-        say!("{applied} operations applied{skipped}; the account's next sequence is {next}; {took:.2?}, {rate:.0}/s over {transport}")?;
+        say!(
+            "{applied} operation{} applied{skipped}; the account's next sequence is {next}; {took:.2?}, {rate:.0}/s over {transport}",
+            if applied == 1 { "" } else { "s" }
+        )?;
     }
     Ok(())
 }
