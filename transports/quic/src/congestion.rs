@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
@@ -19,6 +19,8 @@ use quinn_proto::RttEstimator;
 #[derive(Debug)]
 pub(crate) struct Published {
     window: AtomicU64,
+    /// Smoothed round-trip time in microseconds; 0: not known yet.
+    rtt: AtomicU64,
     /// When packets were last declared lost, in microseconds since `start`, plus one; 0: never.
     lost_at: AtomicU64,
     start: Instant,
@@ -26,7 +28,7 @@ pub(crate) struct Published {
 
 impl Published {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { window: AtomicU64::new(INITIAL), lost_at: AtomicU64::new(0), start: Instant::now() })
+        Arc::new(Self { window: AtomicU64::new(INITIAL), rtt: AtomicU64::new(0), lost_at: AtomicU64::new(0), start: Instant::now() })
     }
 
     /// The congestion window in bytes.
@@ -34,10 +36,21 @@ impl Published {
         self.window.load(Ordering::Relaxed)
     }
 
+    /// The smoothed round-trip time, once there's a sample.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        Some(self.rtt.load(Ordering::Relaxed)).filter(|us| *us > 0).map(Duration::from_micros)
+    }
+
+    /// Bytes per second that the window lets through, once the round-trip time is known.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        let rtt = self.rtt()?;
+        Some(self.window().saturating_mul(1_000_000) / u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX).max(1))
+    }
+
     /// Time since packets were last declared lost.
-    pub(crate) fn since_loss(&self) -> Option<std::time::Duration> {
+    pub(crate) fn since_loss(&self) -> Option<Duration> {
         let at = self.lost_at.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(std::time::Duration::from_micros(at)))
+        Some(self.start.elapsed().saturating_sub(Duration::from_micros(at)))
     }
 }
 
@@ -86,6 +99,7 @@ impl Controller for Publishing {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         let limited = self.limited(app_limited);
         self.in_flight = self.in_flight.saturating_sub(bytes);
+        self.published.rtt.store(u64::try_from(rtt.get().as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, limited, rtt);
     }
 

@@ -13,15 +13,18 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use peerlane_transport::{
     CloseCode, ClosedBy, Control, Delivery, Session,
-    class::{DatagramState, Outgoing},
+    class::{DatagramState, Offer, Outgoing},
     limits,
 };
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
 
 use crate::{
     budget::{Budget, Claim},
+    congestion::Published,
+    copies::Copies,
     error::{close_number, closed},
-    lanes::{self, CONTROL_PRIORITY, SendLanes, Wrote},
+    lanes::{self, CONTROL_PRIORITY, SendLanes, Wrote, priority},
+    messages::{Left, MessageStreams, Receiving},
 };
 
 /// A connection after handshake and hello.
@@ -31,6 +34,14 @@ pub(crate) struct Established {
     /// Control bytes that came with the hello.
     pub(crate) early: BytesMut,
     pub(crate) budget: Budget,
+    pub(crate) messages: MessagePolicy,
+}
+
+/// When a small message has a stream of its own, and copies.
+pub(crate) struct MessagePolicy {
+    pub(crate) above: Option<Duration>,
+    pub(crate) copies: Vec<Duration>,
+    pub(crate) path: Arc<Published>,
 }
 
 /// How long the last control frame may take.
@@ -38,7 +49,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Drives the session until the connection is over.
 pub(crate) async fn drive(established: Established, session: Arc<Session>) {
-    let Established { connection, control: (send, receive), early, budget } = established;
+    let Established { connection, control: (send, receive), early, budget, messages } = established;
     let _ = send.set_priority(CONTROL_PRIORITY);
     let datagrams = session.table().iter().any(|(_, class)| class.delivery == Delivery::Datagram);
     let mut writer = Writer {
@@ -49,25 +60,49 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         budget,
         datagrams,
         datagram: None,
+        streams: MessageStreams::new(connection.clone()),
+        copies: Copies::new(messages.copies),
+        above: messages.above,
+        path: messages.path,
     };
+    let arrived = Receiving::default();
     let mut readers = FuturesUnordered::<Reading<'_>>::new();
-    if datagrams {
-        readers.push(Box::pin(read_datagrams(&connection, &session)));
-    }
-    readers.push(Box::pin(accept_lanes(&connection, &session)));
-    readers.push(Box::pin(read_control(receive, early, &session)));
+    readers.push(Box::pin(read_datagrams(&connection, &session, &arrived)));
+    readers.push(Box::pin(accept_lanes(&connection, &session, &arrived)));
+    let mut control = pin!(read_control(receive, early, &session));
+    let mut said_all = false;
 
-    tokio::select! {
-        biased;
-        error = connection.closed() => session.end(closed(&error)),
-        () = session.over().cancelled() => {}
-        () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => session.end(closed(&connection.closed().await)),
-        () = async { while readers.next().await.is_some() {} std::future::pending().await } => {}
+    loop {
+        tokio::select! {
+            biased;
+            () = session.over().cancelled() => break,
+            () = &mut control, if !said_all => said_all = true,
+            Some(()) = readers.next() => {}
+            () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => {
+                session.end(closed(&connection.closed().await));
+                break;
+            }
+            error = connection.closed() => {
+                // What came before the end counts, DRAINED above all. With the connection gone, nothing is waited for.
+                if !said_all {
+                    control.as_mut().await;
+                }
+                session.end(closed(&error));
+                break;
+            }
+        }
     }
     if let Some(why) = session.closed() {
         if why.by == ClosedBy::Local && why.code == CloseCode::Done {
             // A drained connection's last control frame must arrive: CONNECTION_CLOSE would take its place.
-            let _ = tokio::time::timeout(LAST_WORDS, writer.finish(&session)).await;
+            let _ = tokio::time::timeout(LAST_WORDS, async {
+                tokio::select! {
+                    biased;
+                    () = writer.finish(&session) => {}
+                    () = async { while readers.next().await.is_some() {} std::future::pending().await } => {}
+                }
+            })
+            .await;
         }
         if why.by != ClosedBy::Remote {
             connection.close(close_number(why.code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
@@ -79,7 +114,7 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
 
 type Reading<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-async fn accept_lanes(connection: &Connection, session: &Arc<Session>) {
+async fn accept_lanes(connection: &Connection, session: &Arc<Session>, arrived: &Receiving) {
     let mut readers = FuturesUnordered::new();
     loop {
         // Bounded by quinn's stream limit, which is the lanes agreed: a stream counts until it's read to its end.
@@ -88,12 +123,9 @@ async fn accept_lanes(connection: &Connection, session: &Arc<Session>) {
             () = session.over().cancelled() => break,
             Some(_) = readers.next() => {}
             stream = connection.accept_uni() => match stream {
-                Ok(stream) => readers.push(lanes::receive(session.clone(), stream)),
-                // Said before the readers are stopped, so that who waits for a message hears why.
-                Err(error) => {
-                    session.end(closed(&error));
-                    break;
-                }
+                Ok(stream) => readers.push(lanes::receive(session.clone(), arrived.clone(), stream)),
+                // Who drives the connection says how it ended.
+                Err(_) => break,
             },
         }
     }
@@ -120,7 +152,7 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: &Ses
             Ok(Some(chunk)) => input.extend_from_slice(&chunk.bytes),
             // The other side has said its last; what closes the connection follows, or liveness sees that it doesn't.
             Ok(None) => return,
-            Err(quinn::ReadError::ConnectionLost(error)) => return session.end(closed(&error)),
+            Err(quinn::ReadError::ConnectionLost(_)) => return,
             Err(error) => {
                 session.violation(CloseCode::Protocol, format!("the control stream was cut off: {error}"));
                 return;
@@ -129,13 +161,9 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: &Ses
     }
 }
 
-async fn read_datagrams(connection: &Connection, session: &Session) {
+async fn read_datagrams(connection: &Connection, session: &Session, arrived: &Receiving) {
     while let Ok(datagram) = connection.read_datagram().await {
-        let verdict = match datagram.split_first() {
-            Some((class, message)) => session.on_datagram(*class, message),
-            None => Err(session.violation(CloseCode::Protocol, "an empty datagram")),
-        };
-        if verdict.is_err() {
+        if arrived.datagram(session, &datagram).is_err() {
             return;
         }
     }
@@ -160,6 +188,11 @@ struct Writer {
     datagrams: bool,
     /// A datagram that waits for room in quinn.
     datagram: Option<SendingDatagram>,
+    streams: MessageStreams,
+    copies: Copies,
+    /// The round-trip time from which on small messages have streams of their own.
+    above: Option<Duration>,
+    path: Arc<Published>,
 }
 
 impl Writer {
@@ -167,6 +200,7 @@ impl Writer {
     fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
         let outbox = session.outbox();
         outbox.unblock();
+        self.copies.poll(cx, &self.connection, self.path.rate());
         loop {
             while !self.waiting.is_empty() {
                 self.claim(Claim::Urgent);
@@ -176,16 +210,28 @@ impl Writer {
                     Poll::Pending => break,
                 }
             }
-            let datagrams = self.datagram_state(cx);
+            let offer = Offer { datagrams: self.datagram_state(cx), message_stream: self.message_stream(cx) };
             if !self.waiting.is_empty() {
                 // Control goes first. It has a budget of its own, so only a peer that doesn't read it gets here.
                 outbox.register(cx.waker());
                 return Poll::Pending;
             }
+            match self.streams.poll_leave(cx) {
+                Poll::Ready(Some(Left { stream, class, message })) => {
+                    self.copies.sent(message.len());
+                    self.copies.add(stream, class, message, self.connection.max_datagram_size());
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending => {
+                    outbox.register(cx.waker());
+                    return Poll::Pending;
+                }
+            }
             outbox.register(cx.waker());
-            match outbox.next(SEGMENT, datagrams) {
+            match outbox.next(SEGMENT, offer) {
                 Some(Outgoing::Control(frames)) => self.waiting = frames,
                 Some(Outgoing::Segment(segment)) => {
+                    self.copies.sent(segment.bytes);
                     self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });
                     match self.lanes.poll_write(cx, segment) {
                         Wrote::All => {}
@@ -205,6 +251,10 @@ impl Writer {
                     let (connection, datagram) = (self.connection.clone(), datagram.freeze());
                     self.datagram = Some(Box::pin(async move { connection.send_datagram_wait(datagram).await }));
                 }
+                Some(Outgoing::Message { class, message }) => {
+                    self.claim(Claim::Urgent);
+                    self.streams.begin(class, priority(session.table(), class.0), message);
+                }
                 Some(_) => {}
                 None => return Poll::Pending,
             }
@@ -213,11 +263,14 @@ impl Writer {
 
     /// Writes the control frames that are left, and waits until the other side has them.
     async fn finish(&mut self, session: &Session) {
-        while let Some(Outgoing::Control(frames)) = session.outbox().next(0, DatagramState::None) {
+        loop {
             self.claim(Claim::Urgent);
-            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() || self.control.write_chunk(frames).await.is_err()
-            {
+            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() {
                 return;
+            }
+            match session.outbox().next(0, DatagramState::None) {
+                Some(Outgoing::Control(frames)) => self.waiting = frames,
+                _ => break,
             }
         }
         if self.control.finish().is_ok() {
@@ -230,6 +283,12 @@ impl Writer {
         if let Some(window) = self.budget.change(claim, || connection.rtt()) {
             connection.set_send_window(window);
         }
+    }
+
+    /// The largest message that may have a stream of its own now.
+    fn message_stream(&mut self, cx: &mut Context<'_>) -> usize {
+        let far = self.above.is_some_and(|above| above.is_zero() || self.path.rtt().is_some_and(|rtt| rtt >= above));
+        if far && self.streams.poll_spare(cx) { limits::MESSAGE_STREAM } else { 0 }
     }
 
     fn datagram_state(&mut self, cx: &mut Context<'_>) -> DatagramState {

@@ -25,7 +25,7 @@ use crate::{
     budget::Budget,
     config::{self, EndpointKeys, QuicConfig},
     congestion::Published,
-    driver::{Established, drive},
+    driver::{Established, MessagePolicy, drive},
     error::{self, close_number},
     runtime::{ConnectionTask, Joined},
     socket::{self, Buffers},
@@ -202,9 +202,11 @@ impl QuicTransport {
         let (session, handle) = Session::start(info, agreed, peer.terms.classes.clone(), peer.terms.limits.clone());
         session.guard(peer.lists.clone(), id);
         let (receive, send) = control.into_inner();
-        let budget = Budget::new(published, self.0.config.max_in_flight);
+        let config = &self.0.config;
+        let messages = MessagePolicy { above: config.message_streams, copies: config.copies.clone(), path: published.clone() };
+        let budget = Budget::new(published, config.max_in_flight);
         guard.disarm();
-        task.join(drive(Established { connection, control: (send, receive), early, budget }, session)).await;
+        task.join(drive(Established { connection, control: (send, receive), early, budget, messages }, session)).await;
         Ok(handle)
     }
 }

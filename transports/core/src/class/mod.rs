@@ -10,7 +10,7 @@ mod table;
 pub use inbox::{Inbound, MessageReader};
 pub(crate) use inbox::{Inbox, StreamIn};
 pub(crate) use outbox::OpenStream;
-pub use outbox::{DatagramState, Outbox, Outgoing, Segment};
+pub use outbox::{DatagramState, Offer, Outbox, Outgoing, Segment};
 pub(crate) use queue::End;
 pub use record::{Lane, Record};
 pub use scheduler::{LEAD, Scheduler};

@@ -24,7 +24,7 @@ use super::{
     queue::{ClassQueue, End, Opened, Taken, cost},
     record::Lane,
     scheduler::Scheduler,
-    table::{ClassId, ClassTable, Delivery},
+    table::{ClassId, ClassTable, Delivery, Order, TrafficClass, Urgency},
 };
 use crate::{
     Closed, SendError, TrySend,
@@ -43,6 +43,13 @@ pub enum Outgoing {
     Segment(Segment),
     /// A message that goes as a datagram: no retransmission.
     Datagram {
+        /// Its class, by the local index.
+        class: ClassId,
+        /// The message.
+        message: Bytes,
+    },
+    /// A small message that goes on a stream of its own.
+    Message {
         /// Its class, by the local index.
         class: ClassId,
         /// The message.
@@ -73,6 +80,21 @@ pub enum DatagramState {
     Ready(usize),
     /// A message of up to so many bytes will go later.
     Busy(usize),
+}
+
+/// What a transport can do now beside taking lanes' bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offer {
+    /// Messages of `Datagram` classes.
+    pub datagrams: DatagramState,
+    /// A stream of its own for the next message of an urgent `Any` class, if it has at most so many bytes; 0 for none.
+    pub message_stream: usize,
+}
+
+impl From<DatagramState> for Offer {
+    fn from(datagrams: DatagramState) -> Self {
+        Self { datagrams, message_stream: 0 }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -183,7 +205,7 @@ impl std::fmt::Debug for Outbox {
 impl Outbox {
     /// `table`: the effective classes (windows and lanes are the receiver's); `agreed[i]`: the other side has class `i`.
     pub(crate) fn new(table: ClassTable, agreed: Vec<bool>) -> Self {
-        let gate = |class: &super::TrafficClass| Gate {
+        let gate = |class: &TrafficClass| Gate {
             budget: Semaphore::new(class.send_budget),
             waiting: AtomicUsize::new(0),
             held_back: AtomicUsize::new(0),
@@ -360,21 +382,23 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// Cancel-safe: nothing is taken unless the call completes. One driver at a time.
-    pub async fn ready(&self, max: usize, datagrams: DatagramState) -> Outgoing {
+    pub async fn ready(&self, max: usize, offer: impl Into<Offer>) -> Outgoing {
+        let offer = offer.into();
         std::future::poll_fn(|cx| {
-            if let Some(next) = self.next(max, datagrams) {
+            if let Some(next) = self.next(max, offer) {
                 return Poll::Ready(next);
             }
             self.wake.register(cx.waker());
             // Asked again: something may have come between the answer and the registration.
-            self.next(max, datagrams).map_or(Poll::Pending, Poll::Ready)
+            self.next(max, offer).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
     /// The next piece in the scheduler's order, at most `max` bytes of a lane; `None` if nothing may go now
     /// (register, then ask once more before sleeping).
-    pub fn next(&self, max: usize, datagrams: DatagramState) -> Option<Outgoing> {
+    pub fn next(&self, max: usize, offer: impl Into<Offer>) -> Option<Outgoing> {
+        let offer = offer.into();
         let mut state = self.state.lock();
         let state = &mut *state;
         self.finish_if_empty(state);
@@ -384,20 +408,17 @@ impl Outbox {
         if state.closed.is_some() {
             return None;
         }
-        let (limit, ready) = match datagrams {
-            DatagramState::None => (None, false),
-            DatagramState::Ready(limit) => (Some(limit), true),
-            DatagramState::Busy(limit) => (Some(limit), false),
-        };
         loop {
             let classes = &mut state.classes;
-            let as_datagram = |class: ClassId, queue: &mut ClassQueue| {
-                limit.filter(|_| self.table[class].delivery == Delivery::Datagram).and_then(|limit| queue.datagram(limit))
-            };
+            let apart = |class: ClassId, queue: &mut ClassQueue| Apart::of(&self.table[class], offer, queue);
             let mut blocked = 0u16;
             let picked = state.scheduler.pick(|class| {
                 let queue = &mut classes[class.index()];
-                let open = if as_datagram(class, queue).is_some() { ready } else { queue.ready_lane().is_some() };
+                let open = match apart(class, queue) {
+                    Some(Apart::Later) => false,
+                    Some(_) => true,
+                    None => queue.ready_lane().is_some(),
+                };
                 if !open {
                     blocked |= 1 << class.0;
                 }
@@ -409,14 +430,19 @@ impl Outbox {
             let class = picked?;
             let now = Instant::now();
             let queue = &mut state.classes[class.index()];
-            if as_datagram(class, queue).is_some() {
-                let Some((message, taken)) = queue.take_datagram(now) else { continue };
+            if let Some(apart) = apart(class, queue) {
+                let Some((message, taken)) = queue.take_small(now) else { continue };
                 let waiting = queue.waiting();
                 state.scheduler.charge(class, message.len());
                 state.scheduler.set_waiting(class, waiting);
                 let more = queue.ready_lane().is_some();
                 self.account(class, &taken, more);
-                return Some(Outgoing::Datagram { class, message });
+                if apart == Apart::Datagram {
+                    return Some(Outgoing::Datagram { class, message });
+                }
+                state.started += 1;
+                self.spoke.store(true, Ordering::Relaxed);
+                return Some(Outgoing::Message { class, message });
             }
             let Some(slot) = queue.ready_lane() else { continue };
             let taken = queue.take(slot, max, now);
@@ -602,6 +628,30 @@ fn refusal(state: &State) -> Option<SendError> {
     }
 }
 
+/// How the next message of a class leaves, if not on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    Datagram,
+    /// As a datagram, when there's room for one.
+    Later,
+    Stream,
+}
+
+impl Apart {
+    fn of(class: &TrafficClass, offer: Offer, queue: &mut ClassQueue) -> Option<Self> {
+        if class.delivery == Delivery::Datagram {
+            let (limit, how) = match offer.datagrams {
+                DatagramState::None => return None,
+                DatagramState::Ready(limit) => (limit, Self::Datagram),
+                DatagramState::Busy(limit) => (limit, Self::Later),
+            };
+            return queue.next_small().is_some_and(|len| len <= limit).then_some(how);
+        }
+        let may = offer.message_stream > 0 && class.urgency == Urgency::Latency && class.order == Order::Any;
+        (may && queue.next_small().is_some_and(|len| len <= offer.message_stream)).then_some(Self::Stream)
+    }
+}
+
 /// An open streamed message of ours.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
@@ -656,8 +706,6 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::class::{Order, TrafficClass, Urgency};
-
     const CLASS: ClassId = ClassId(0);
     const SIZE: usize = 8_000;
 

@@ -340,16 +340,16 @@ impl ClassQueue {
         None
     }
 
-    /// The first waiting whole message of lane 0 if it may go as a datagram of at most `limit` bytes.
-    pub(crate) fn datagram(&mut self, limit: usize) -> Option<usize> {
+    /// The size of the first waiting message of lane 0, if it's a whole one.
+    pub(crate) fn next_small(&mut self) -> Option<usize> {
         match self.small.peek()? {
-            Entry { body: Body::Whole(bytes), .. } if bytes.len() <= limit => Some(bytes.len()),
+            Entry { body: Body::Whole(bytes), .. } => Some(bytes.len()),
             _ => None,
         }
     }
 
-    /// Takes the message that [`datagram`](Self::datagram) showed.
-    pub(crate) fn take_datagram(&mut self, now: Instant) -> Option<(Bytes, Taken)> {
+    /// Takes the message that [`next_small`](Self::next_small) showed, to leave on no lane.
+    pub(crate) fn take_small(&mut self, now: Instant) -> Option<(Bytes, Taken)> {
         let entry = self.small.pop()?;
         let Body::Whole(bytes) = entry.body else { return None };
         self.forget(entry.key, false);

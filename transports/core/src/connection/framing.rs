@@ -112,8 +112,8 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std:
                     put(&mut frame, lane, &[[]]);
                 }
             }
-            // Not with `DatagramState::None`.
-            Outgoing::Datagram { .. } => {}
+            // Neither was offered.
+            Outgoing::Datagram { .. } | Outgoing::Message { .. } => {}
         }
         while !frame.is_empty() {
             tokio::select! {

@@ -102,6 +102,11 @@ impl<S: LaneSource> LaneIn<'_, S> {
             }
             self.session.heard();
             self.chunks.retain(|chunk| !chunk.is_empty());
+            // Nothing has been taken up since the source was asked: these are all the bytes that wait.
+            let waiting: usize = self.chunks.iter().map(Bytes::len).sum();
+            if self.taken + waiting as u64 > self.allowed {
+                return Err(self.session.violation(CloseCode::FlowControl, "more bytes on a lane than credit was given for"));
+            }
         }
         Ok(true)
     }
@@ -241,5 +246,46 @@ impl Drop for EndsAnyway<'_> {
         let closed = self.session.closed().cloned();
         // Only the first end counts: one that came in order stays.
         self.stream.end(Err(closed.unwrap_or_else(|| Closed::transport(CloseCode::Lost, "the connection ended without a word")).into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        SessionInfo,
+        admission::{Agreed, Terms},
+        connection::PathStats,
+        identity::Remote,
+    };
+
+    /// A transport whose own flow control permits more than the lane's credit.
+    struct TooMuch(usize);
+
+    impl LaneSource for TooMuch {
+        async fn read(&mut self, into: &mut VecDeque<Bytes>) -> Result<bool, Closed> {
+            into.push_back(Bytes::from(vec![0; self.0]));
+            Ok(true)
+        }
+    }
+
+    #[tokio::test]
+    async fn more_than_a_lanes_credit_ends_the_connection() {
+        let terms = Terms::new("n").unwrap();
+        let info = SessionInfo {
+            transport: "test",
+            dialed: true,
+            remote: Remote::anonymous(([127, 0, 0, 1], 1).into()),
+            local_addr: String::new(),
+            remote_addr: String::new(),
+            exporter: [0; 32],
+            path: Box::new(PathStats::unknown),
+        };
+        let (session, _connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+        let class = ClassId(0);
+        let window = terms.classes[class].window;
+        let ended = session.receive_lane(Lane { class: 0, slot: 0 }, &mut TooMuch(window + 1)).await.unwrap_err();
+        assert_eq!(ended.code, CloseCode::FlowControl);
     }
 }

@@ -24,9 +24,9 @@ use super::{
 use crate::{
     CloseCode, Closed, ClosedBy,
     admission::Agreed,
-    class::{ClassId, ClassTable, Delivery, Inbound, Inbox, Lane, Outbox},
+    class::{ClassId, ClassTable, Delivery, Inbound, Inbox, Lane, Order, Outbox},
     identity::Remote,
-    limits::Limits,
+    limits::{self, Limits},
     sync::Mutex,
 };
 
@@ -246,6 +246,43 @@ impl Session {
         Ok(())
     }
 
+    /// The local class of a message on a stream of its own, by the class's index as the other side has it.
+    fn message_class(&self, class: u8, len: usize) -> Result<ClassId, Closed> {
+        let local = self.local_class(Lane { class, slot: 0 });
+        let fits = |class: &ClassId| {
+            let class = &self.table[*class];
+            class.order == Order::Any && class.delivery == Delivery::Reliable
+        };
+        let local = local.filter(fits).ok_or_else(|| self.violation(CloseCode::Protocol, "a message stream of a class that has none"))?;
+        if len > limits::MESSAGE_STREAM.min(self.table[local].max_message) {
+            return Err(self.violation(CloseCode::TooLarge, "a message stream with more than a small message"));
+        }
+        Ok(local)
+    }
+
+    /// A message that arrived on a stream of its own: its class's index as the other side has it, and all of it. Waits
+    /// for room in the class's queue.
+    pub async fn on_message(&self, class: u8, message: Bytes) -> Result<(), Closed> {
+        self.heard();
+        let class = self.message_class(class, message.len())?;
+        let ended = || self.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, ""));
+        let room = self.inboxes[class.index()].reserve(message.len()).await.ok_or_else(ended)?;
+        room.deliver(Inbound::Whole(message));
+        self.message_completed();
+        Ok(())
+    }
+
+    /// A copy of such a message arrived before the message itself. `true`: it's delivered, and the message mustn't be
+    /// any more; `false`: there's no room for it now.
+    pub fn on_copy(&self, class: u8, message: &[u8]) -> Result<bool, Closed> {
+        self.heard();
+        let class = self.message_class(class, message.len())?;
+        let Some(room) = self.inboxes[class.index()].try_reserve(message.len()) else { return Ok(false) };
+        room.deliver(Inbound::Whole(Bytes::copy_from_slice(message)));
+        self.message_completed();
+        Ok(true)
+    }
+
     pub(crate) fn inbox(&self, class: ClassId) -> Option<&Inbox> {
         self.inboxes.get(class.index())
     }
@@ -274,7 +311,7 @@ impl Session {
     }
 
     fn check_drained(&self) {
-        if self.completed.load(Ordering::Acquire) == self.target.load(Ordering::Acquire) {
+        if self.completed.load(Ordering::Acquire) >= self.target.load(Ordering::Acquire) {
             self.outbox.drained();
             self.progress.notify_waiters();
         }
