@@ -321,10 +321,14 @@ impl<M> Peer<M> {
         self.state.lock().seats.is_empty()
     }
 
-    /// The peer is gone for good: a later connection makes another one.
-    pub(super) fn end(&self, closed: Closed) {
-        self.state.lock().gone.get_or_insert(closed);
+    /// The peer is gone for good: a later connection makes another one. Its ended links that still hand messages over.
+    pub(super) fn end(&self, closed: Closed) -> Vec<Arc<Link>> {
+        let mut state = self.state.lock();
+        state.gone.get_or_insert(closed);
+        let ended = state.ended.iter().filter(|(_, link)| link.is_reading()).map(|(_, link)| link.clone()).collect();
+        drop(state);
         self.changed.notify_waiters();
+        ended
     }
 
     pub(super) fn is_gone(&self) -> bool {
