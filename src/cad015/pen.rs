@@ -50,7 +50,7 @@ struct Entry<S> {
     sources: Vec<S>,
     staging: Option<Staging>,
     /// Cells that came while the staging was away with whoever acquires the rest.
-    arrived: Vec<(ValueId, Bytes)>,
+    arrived: BTreeMap<ValueId, Bytes>,
     arrived_bytes: usize,
     last: Instant,
 }
@@ -87,10 +87,9 @@ impl<S: Clone + Eq> Pen<S> {
                 None => {
                     let before = entry.arrived_bytes;
                     for (id, encoding) in cells {
-                        let held = entry.arrived.iter().any(|(known, _)| *known == id);
-                        if !held && entry.arrived_bytes + encoding.len() <= limits.bytes {
+                        if !entry.arrived.contains_key(&id) && entry.arrived_bytes + encoding.len() <= limits.bytes {
                             entry.arrived_bytes += encoding.len();
-                            entry.arrived.push((id, Bytes::copy_from_slice(&encoding)));
+                            entry.arrived.insert(id, Bytes::copy_from_slice(&encoding));
                         }
                     }
                     entry.arrived_bytes > before
@@ -115,7 +114,7 @@ impl<S: Clone + Eq> Pen<S> {
             begun_by: from.clone(),
             sources: vec![from.clone()],
             staging: Some(staging),
-            arrived: Vec::new(),
+            arrived: BTreeMap::new(),
             arrived_bytes: 0,
             last: now,
         };

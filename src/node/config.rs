@@ -78,7 +78,7 @@ impl Default for NodeConfig {
             backoff_max: Duration::from_secs(60),
             backoff_refused: Duration::from_secs(300),
             stable_after: Duration::from_secs(10),
-            probe_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(3),
             move_timeout: Duration::from_secs(60),
             reply_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),

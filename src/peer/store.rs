@@ -204,9 +204,9 @@ impl Store {
         let io = |error| StoreError::Io { path: directory.to_path_buf(), error };
         std::fs::create_dir_all(directory).map_err(io)?;
         let file = directory.join(FILE);
+        let making = directory.join(MAKING);
         if !file.try_exists().map_err(io)? {
             // Made under another name, and complete when it gets its own: whoever is killed meanwhile leaves no half of one.
-            let making = directory.join(MAKING);
             let database = match Self::database(&making, directory) {
                 // A half of one: nobody has it open, and nothing in it was acknowledged.
                 Err(StoreError::Damaged { .. }) => {
@@ -223,10 +223,11 @@ impl Store {
                 Err(_) => std::fs::rename(&making, &file).map_err(io)?,
                 Ok(()) => {}
             }
-            let _ = std::fs::remove_file(&making);
             std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
             drop(made);
         }
+        // Whoever was killed between the two left a second name.
+        let _ = std::fs::remove_file(&making);
         Self::start(Self::database(&file, directory)?, directory, network, profile)
     }
 
