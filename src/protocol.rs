@@ -46,7 +46,7 @@ pub trait Protocol: Send + Sync + 'static {
         None
     }
 
-    /// Gives a request its ID. Nothing happens to a message that is no request.
+    /// Gives a request its ID, a number of up to 63 bits. Nothing happens to a message that is no request.
     fn with_id(&self, message: &mut Self::Message, id: u64) {
         let _ = (message, id);
     }

@@ -313,3 +313,53 @@ fn wrong_usage_is_exit_code_two() {
     assert!(good(&["limits"]).contains("total"));
     assert!(good(&["--help"]).contains("Examples"));
 }
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic_and_costs_no_word() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "quic", &[]);
+    let (key, _) = world.key("me.pem");
+    let args = ["ping", "--key", &key, "--to", &peer.at, "--json", "--count", "1000", "--interval", "0.001"];
+    let mut ping = peerlane().args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut first = String::new();
+    BufReader::new(ping.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&first).unwrap()["n"], 1);
+    let output = ping.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), ""));
+}
+
+#[test]
+fn an_interrupted_ping_says_what_it_has_seen() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "quic", &[]);
+    let (key, _) = world.key("me.pem");
+    let args = ["ping", "--key", &key, "--to", &peer.at, "--count", "1000", "--interval", "600"];
+    let mut ping = peerlane().args(args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(ping.stdout.take().unwrap()).lines();
+    let before: Vec<String> = lines.by_ref().take(2).map(Result::unwrap).collect();
+    assert!(Command::new("kill").args(["-INT", &ping.id().to_string()]).status().unwrap().success());
+    let summary = lines.next().unwrap().unwrap();
+    assert!(before[1].starts_with("1: ") && summary.starts_with("1 answered: "), "{before:?} {summary}");
+    assert_eq!(ping.wait().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_signal_right_after_the_ready_line_is_a_clean_end() {
+    let world = World::new();
+    for (n, signal) in ["-TERM", "-INT", "-TERM", "-INT", "-TERM", "-INT"].into_iter().enumerate() {
+        let mut peer = Peer::start(&world, &format!("a{n}"), "auto", &[]);
+        for signal in ["-HUP", signal] {
+            assert!(Command::new("kill").args([signal, &peer.child.id().to_string()]).status().unwrap().success());
+        }
+        assert_eq!(peer.child.wait().unwrap().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn an_option_that_would_do_nothing_is_refused() {
+    let world = World::new();
+    let (key, _) = world.key("a.pem");
+    let dir = world.path("qlog");
+    let said = bad(2, &["peer", "--key", &key, "--listen", "127.0.0.1:0", "--transport", "tcp", "--qlog", &dir]);
+    assert!(said.contains("--qlog") && said.contains("--transport tcp"), "{said}");
+}

@@ -25,7 +25,7 @@ use peerlane::{
         ClassId, ClassTable, CloseCode, Closed, Connection, Control, Delivery, Inbound, LaneSource, Order, PathStats, Session, SessionInfo,
         TrafficClass, Urgency,
         admission::{Agreed, Terms},
-        class::{DatagramState, Lane, Outgoing, Record},
+        class::{DatagramState, Lane, Offer, Outgoing, Record},
         framing, hello,
         identity::{ALPN, Challenge, Credentials, Identity, Remote, Role, peer_key, server_name},
         limits, varint,
@@ -269,8 +269,8 @@ fn hellos() -> Vec<Case> {
         case("hello-standard", frame(&Control::Hello(hello::encode(&terms()))), |bytes| {
             let Ok(Some(Control::Hello(body))) = Control::decode(&mut BytesMut::from(&bytes[..])) else { panic!("no hello") };
             assert!(hello::judge(&terms(), body.clone()).is_ok());
-            // What a later version adds is ignored.
-            assert!(hello::judge(&terms(), [&body[..], b"later"].concat().into()).is_ok());
+            // What a later version adds and doesn't insist on is ignored.
+            assert!(hello::judge(&terms(), [&body[..], &[2, 5], b"later"].concat().into()).is_ok());
             let foreign = hello::judge(&Terms::new("main").unwrap(), body).unwrap_err();
             assert_eq!(foreign.code, CloseCode::WrongNetwork);
         }),
@@ -392,12 +392,44 @@ fn lanes() -> Vec<Case> {
             other => panic!("{other:?}"),
         }
     });
+    let message = run(async {
+        let (session, connection) = session(&terms());
+        connection.send(QUERY, Bytes::from_static(b"hello")).await.unwrap();
+        let offer = Offer { message_stream: limits::MESSAGE_STREAM, ..Offer::default() };
+        match session.outbox().next(limits::QUANTUM, offer) {
+            Some(Outgoing::Message { class, message }) => {
+                [&[Lane { class: class.0, slot: Lane::MESSAGE }.to_byte()], &message[..]].concat()
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    let mut copy = vec![16 | QUERY.0];
+    varint::put(&mut copy, 98 / 4);
+    copy.extend_from_slice(b"hello");
     vec![
         case("lane", vec![lane.to_byte()], move |bytes| assert_eq!(Lane::from_byte(bytes[0]), lane)),
         case("quic-stream-small", stream(QUERY, Bytes::from_static(b"hello")), |bytes| {
             assert_eq!(read_stream(bytes), (Lane { class: 1, slot: 0 }, Bytes::from_static(b"hello")));
         }),
         case("quic-stream-large", stream(DATA, large()), |bytes| assert_eq!(read_stream(bytes), (Lane { class: 3, slot: 1 }, large()))),
+        case("quic-message-stream", message, |bytes| {
+            run(async {
+                let (session, connection) = session(&terms());
+                let Lane { class, slot } = Lane::from_byte(bytes[0]);
+                assert_eq!(slot, Lane::MESSAGE);
+                session.on_message(class, Bytes::copy_from_slice(&bytes[1..])).await.unwrap();
+                assert_eq!(whole(&connection, QUERY).await, Bytes::from_static(b"hello"));
+            });
+        }),
+        case("quic-copy", copy, |bytes| {
+            run(async {
+                let (session, connection) = session(&terms());
+                let mut rest = &bytes[1..];
+                assert_eq!((bytes[0], varint::get(&mut rest)), (16 | QUERY.0, Some(98 / 4)));
+                assert!(session.on_copy(bytes[0] & 15, rest).unwrap());
+                assert_eq!(whole(&connection, QUERY).await, Bytes::from_static(b"hello"));
+            });
+        }),
         case("quic-datagram", datagram, |bytes| {
             run(async {
                 let (session, connection) = session(&datagram_terms());

@@ -1,8 +1,12 @@
 //! What our layer costs, as a ratio to raw: `cargo bench -p peerlane-benches --bench ratio`.
 //!
-//! Each round runs the same job over our layer and over raw in both styles, in changing order, in one process and
-//! runtime, so that what the machine does meanwhile hits all alike; a ratio is made within a round. Printed are the
-//! median of the rounds' ratios (1.0: our layer costs nothing; higher is better) and its 95% interval.
+//! Each round runs the same job over our layer and over raw in both styles, in changing order, in one process, so that
+//! what the machine does meanwhile hits all alike; a ratio is made within a round. Printed are the median of the rounds'
+//! ratios (1.0: our layer costs nothing; higher is better) and its 95% interval.
+//!
+//! Two peers are two processes: each end has a tokio runtime of its own, the same for ours and raw, and the thread that
+//! waits for both works for neither. `--runtime shared` puts both ends on one, whose scheduler then decides how much of the
+//! two ends' work is done at the same time. All else of the runtimes is tokio's default.
 #![allow(missing_docs)]
 
 use std::{
@@ -13,7 +17,8 @@ use std::{
 };
 
 use clap::Parser;
-use peerlane_benches::{Failed, Interval, Kind, Link, Messages, Style, cpu_time, median_interval};
+use peerlane::bench::Environment;
+use peerlane_benches::{Failed, Interval, Kind, Link, Messages, Mode, Provenance, Runtimes, Style, cpu_time, median_interval};
 use peerlane_transport::{ClassId, ClassTable};
 use serde::Serialize;
 
@@ -31,10 +36,13 @@ struct Args {
     /// Writes one JSON object per row into this file.
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Worker threads of the runtime.
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Runs one side alone, for a profiler: `ours`, `raw` or `tuned`.
+    /// `own`: each end has a runtime; `shared`: both have one.
+    #[arg(long, default_value = "own")]
+    runtime: Mode,
+    /// Worker threads of each runtime. By default two threads in all.
+    #[arg(long)]
+    workers: Option<usize>,
+    /// Runs one side alone, for a profiler: `ours`, `raw` or `tuned`. Prints what is known of its path.
     #[arg(long)]
     side: Option<String>,
     /// Exit code 1 if a goal is missed.
@@ -69,6 +77,10 @@ struct Row {
     work: &'static str,
     baseline: &'static str,
     pairs: usize,
+    /// Of one run, as asked for.
+    seconds: f64,
+    runtime: &'static str,
+    /// Threads of each runtime.
     workers: usize,
     /// Messages (or round trips) per second, medians.
     ours_per_s: f64,
@@ -81,6 +93,12 @@ struct Row {
     cpu_ratio: Option<Interval>,
     goal: Option<f64>,
     met: Option<bool>,
+    #[serde(flatten)]
+    provenance: Provenance,
+    /// Its `load` is the one at the row's start.
+    #[serde(flatten)]
+    environment: Environment,
+    load_end: Option<f64>,
 }
 
 struct Run {
@@ -88,22 +106,35 @@ struct Run {
     cpu: Option<f64>,
 }
 
-async fn run(link: &Link, work: &Work, count: usize) -> Result<Run, Failed> {
-    let class = ClassTable::standard().by_name(work.class).unwrap_or(ClassId(0));
-    let (messages, before) = (Messages::new(work.size), cpu_time());
-    let wall = match work.answer {
-        None => link.one_way(class, &messages, count).await?,
-        Some(answer) => link.round_trips(class, &messages, &Messages::new(answer), count).await?,
+/// A job's messages, made before it's measured.
+struct Load {
+    class: ClassId,
+    messages: Messages,
+    answers: Option<Messages>,
+}
+
+impl Load {
+    fn new(work: &Work) -> Self {
+        let class = ClassTable::standard().by_name(work.class).unwrap_or(ClassId(0));
+        Self { class, messages: Messages::new(work.size), answers: work.answer.map(Messages::new) }
+    }
+}
+
+async fn run(link: &Link, Load { class, messages, answers }: &Load, count: usize) -> Result<Run, Failed> {
+    let before = cpu_time();
+    let wall = match answers {
+        None => link.one_way(*class, messages, count).await?,
+        Some(answers) => link.round_trips(*class, messages, answers, count).await?,
     };
     let cpu = before.zip(cpu_time()).map(|(before, after)| after.saturating_sub(before).as_secs_f64());
     Ok(Run { wall: wall.as_secs_f64(), cpu })
 }
 
 /// How many messages take about so long. Also warms the link up: windows, MTU discovery, allocators.
-async fn calibrate(link: &Link, work: &Work, seconds: f64) -> Result<usize, Failed> {
+async fn calibrate(link: &Link, load: &Load, seconds: f64) -> Result<usize, Failed> {
     let mut count = 64;
     loop {
-        let took = run(link, work, count).await?.wall;
+        let took = run(link, load, count).await?.wall;
         if took >= seconds / 2.0 {
             return Ok(((count as f64 * seconds / took) as usize).max(64));
         }
@@ -113,18 +144,23 @@ async fn calibrate(link: &Link, work: &Work, seconds: f64) -> Result<usize, Fail
 
 const STYLES: [(&str, Style); 2] = [("raw", Style::Plain), ("raw tuned", Style::Tuned)];
 
-async fn measure(kind: Kind, work: &Work, args: &Args) -> Result<Vec<Row>, Failed> {
-    let links = [Link::peerlane(kind).await?, Link::raw(kind, Style::Plain).await?, Link::raw(kind, Style::Tuned).await?];
-    let mut counts = Vec::new();
+async fn measure(kind: Kind, work: &Work, args: &Args, runtimes: &Runtimes) -> Result<Vec<Row>, Failed> {
+    let (provenance, environment) = (Provenance::here(), Environment::here());
+    let links = [
+        Link::peerlane(kind, runtimes).await?,
+        Link::raw(kind, Style::Plain, runtimes).await?,
+        Link::raw(kind, Style::Tuned, runtimes).await?,
+    ];
+    let (load, mut counts) = (Load::new(work), Vec::new());
     for link in &links {
-        counts.push(calibrate(link, work, args.seconds).await?);
+        counts.push(calibrate(link, &load, args.seconds).await?);
     }
     let mut runs: [Vec<Run>; 3] = [const { Vec::new() }; 3];
     for round in 0..args.pairs {
         for turn in 0..links.len() {
             // Each is first, second and last equally often, and each follows each.
             let i = if round % 2 == 0 { (round / 2 + turn) % 3 } else { (round / 2 + 2 * turn) % 3 };
-            runs[i].push(run(&links[i], work, counts[i]).await?);
+            runs[i].push(run(&links[i], &load, counts[i]).await?);
         }
     }
     let [ours, raw @ ..] = &runs;
@@ -143,7 +179,9 @@ async fn measure(kind: Kind, work: &Work, args: &Args) -> Result<Vec<Row>, Faile
             work: work.name,
             baseline,
             pairs: args.pairs,
-            workers: args.workers,
+            seconds: args.seconds,
+            runtime: args.runtime.name(),
+            workers: workers(args),
             ours_per_s: rate(ours, counts[0]),
             raw_per_s: rate(&raw[i], counts[i + 1]),
             ours_cpu_ns: ours_cpu.map(|cpu| median(cpu.into_iter())),
@@ -152,28 +190,36 @@ async fn measure(kind: Kind, work: &Work, args: &Args) -> Result<Vec<Row>, Faile
             cpu_ratio: cpu_ratios.and_then(|ratios| median_interval(&ratios)),
             goal: work.goal,
             met: work.goal.map(|goal| ratio.low > goal),
+            provenance: provenance.clone(),
+            environment: environment.clone(),
+            load_end: Environment::here().load,
         });
     }
     Ok(rows)
 }
 
 /// One side alone.
-async fn alone(kind: Kind, work: &Work, side: &str, args: &Args) -> Result<(), Failed> {
+async fn alone(kind: Kind, work: &Work, side: &str, args: &Args, runtimes: &Runtimes) -> Result<(), Failed> {
     let link = match side {
-        "ours" => Link::peerlane(kind).await?,
-        "tuned" => Link::raw(kind, Style::Tuned).await?,
-        _ => Link::raw(kind, Style::Plain).await?,
+        "ours" => Link::peerlane(kind, runtimes).await?,
+        "tuned" => Link::raw(kind, Style::Tuned, runtimes).await?,
+        "raw" => Link::raw(kind, Style::Plain, runtimes).await?,
+        _ => return Err(Failed::Setup(format!("{side:?} is none of \"ours\", \"raw\", \"tuned\""))),
     };
-    let count = calibrate(&link, work, args.seconds).await?;
+    let load = Load::new(work);
+    let count = calibrate(&link, &load, args.seconds).await?;
     for _ in 0..args.pairs {
-        let Run { wall, cpu } = run(&link, work, count).await?;
+        let Run { wall, cpu } = run(&link, &load, count).await?;
         let cpu = cpu.map_or(f64::NAN, |cpu| cpu * 1e6 / count as f64);
-        println!("{side} {}: {:.0}/s, {cpu:.2} us of processor time each", work.name, count as f64 / wall);
-        if let Some(stats) = link.stats() {
-            println!("    {:?}", stats.path);
-        }
+        println!("{side} {} {}: {:.0}/s, {cpu:.2} us of processor time each", kind.name(), work.name, count as f64 / wall);
     }
+    let [dialer, listener] = link.paths();
+    println!("    dialer:   {dialer:?}\n    listener: {listener:?}");
     Ok(())
+}
+
+fn workers(args: &Args) -> usize {
+    args.workers.unwrap_or(args.runtime.default_workers())
 }
 
 fn median(samples: impl Iterator<Item = f64>) -> f64 {
@@ -207,9 +253,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if !args.bench {
         (args.pairs, args.seconds) = (1, 0.01);
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(args.workers).enable_all().build()?;
+    let runtimes = Runtimes::new(args.runtime, workers(&args))?;
     let mut json = args.json.as_ref().map(File::create).transpose()?;
     let (mut missed, start) = (0, Instant::now());
+    println!("runtime {}, {} worker threads each", args.runtime.name(), workers(&args));
     println!("{:<4} {:<28} {:<10} {:>11} {:>11}   ratio [95%]", "", "", "baseline", "ours", "raw");
     for kind in [Kind::Quic, Kind::Tcp] {
         for work in &WORK {
@@ -218,11 +265,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 continue;
             }
             if let Some(side) = &args.side {
-                runtime.block_on(alone(kind, work, side, &args))?;
+                runtimes.wait(alone(kind, work, side, &args, &runtimes))?;
                 continue;
             }
             let limit = Duration::from_secs_f64(60.0 + args.seconds * 12.0 * (args.pairs + 10) as f64);
-            let measured = runtime.block_on(async { tokio::time::timeout(limit, measure(kind, work, &args)).await });
+            let measured = runtimes.wait(async { tokio::time::timeout(limit, measure(kind, work, &args, &runtimes)).await });
             for row in measured.map_err(|_| format!("{name} hung"))?? {
                 print(&row);
                 missed += usize::from(row.met == Some(false));

@@ -1,19 +1,18 @@
 //! One job over any of the links.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
-use peerlane_quic::{QuicConfig, QuicTransport};
-use peerlane_tcp::{TcpConfig, TcpTransport};
-use peerlane_transport::{
-    ClassId, ConnectError, Connection, Inbound, ListenError, Listener, RecvError, SendError, Transport, Upgrade,
-    admission::LocalPeer,
-    identity::{Identity, PeerAddr},
-};
+use peerlane_transport::{ClassId, ConnectError, ListenError, PathStats, RecvError, SendError};
 
-use crate::{Messages, quic::Quinn, tls::Tls};
+use crate::{
+    Messages,
+    job::Pair,
+    ours::{self, OurEnd},
+    peers,
+    quic::{self, QuinnEnd},
+    runtimes::Runtimes,
+    tls::{self, TlsEnd},
+};
 
 /// What can go wrong in a benchmark.
 #[derive(Debug, thiserror::Error)]
@@ -72,51 +71,21 @@ impl Kind {
 /// How raw is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Style {
-    /// As it comes: a write per message, a read per length and per body.
+    /// As it comes: a write per message, a read per length and per body, and the body's buffer filled with zeros first.
     Plain,
     /// With care: small messages gathered to 16 KiB before a write (which delays the first of them, so a program with
     /// a latency to keep can't), chunks taken in bulk, no buffer filled with zeros first.
     Tuned,
 }
 
-/// A connected pair of peers in this process, over loopback.
-pub struct Link(Ends);
+/// A connected pair of peers in this process, over loopback, each driven on the runtime of its end. To be dropped before
+/// the runtimes.
+pub struct Link(Below);
 
-enum Ends {
-    Peerlane { from: Connection, to: Connection, _transports: Box<dyn Send + Sync> },
-    Quinn(Quinn),
-    Tls(Tls),
-}
-
-fn local() -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, 0).into()
-}
-
-fn identity(seed: u8) -> Result<Identity, Failed> {
-    Identity::from_seed(&[seed; 32]).map_err(|error| Failed::Setup(error.to_string()))
-}
-
-fn peer(seed: u8) -> Result<LocalPeer, Failed> {
-    Ok(LocalPeer::open(&identity(seed)?, "bench")?)
-}
-
-fn quic(seed: u8) -> Result<QuicTransport, Failed> {
-    Ok(QuicTransport::new(peer(seed)?, QuicConfig::default())?)
-}
-
-fn tcp(seed: u8) -> Result<TcpTransport, Failed> {
-    Ok(TcpTransport::new(peer(seed)?, TcpConfig::default())?)
-}
-
-async fn meet<T>(dialer: T, listener: T) -> Result<Ends, Failed>
-where
-    T: Transport<Addr = PeerAddr, Local = SocketAddr>,
-{
-    let mut listening = listener.listen(&local()).await?;
-    let addr = PeerAddr::new(identity(2)?.peer_id(), listening.local());
-    let accept = async { Ok::<_, Failed>(listening.accept().await?.upgrade().await?) };
-    let (from, to) = tokio::try_join!(async { Ok(dialer.dial(&addr).await?) }, accept)?;
-    Ok(Ends::Peerlane { from, to, _transports: Box::new((dialer, listener)) })
+enum Below {
+    Ours(Pair<OurEnd>),
+    Quinn(Pair<QuinnEnd>),
+    Tls(Pair<TlsEnd>),
 }
 
 impl Link {
@@ -127,11 +96,12 @@ impl Link {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt.
-    pub async fn peerlane(kind: Kind) -> Result<Self, Failed> {
-        match kind {
-            Kind::Quic => Ok(Self(meet(quic(1)?, quic(2)?).await?)),
-            Kind::Tcp => Ok(Self(meet(tcp(1)?, tcp(2)?).await?)),
-        }
+    pub async fn peerlane(kind: Kind, runtimes: &Runtimes) -> Result<Self, Failed> {
+        let runtimes = runtimes.ends();
+        Ok(Self(Below::Ours(match kind {
+            Kind::Quic => ours::open(runtimes, peers::quic).await?,
+            Kind::Tcp => ours::open(runtimes, peers::tcp).await?,
+        })))
     }
 
     /// Raw, below the same transport.
@@ -141,44 +111,25 @@ impl Link {
     ///
     /// # Cancel safety
     /// Dropping the future abandons the attempt.
-    pub async fn raw(kind: Kind, style: Style) -> Result<Self, Failed> {
-        match kind {
-            Kind::Quic => Self::quinn(style).await,
-            Kind::Tcp => Self::tls(style).await,
-        }
+    pub async fn raw(kind: Kind, style: Style, runtimes: &Runtimes) -> Result<Self, Failed> {
+        let runtimes = runtimes.ends();
+        Ok(Self(match kind {
+            Kind::Quic => Below::Quinn(quic::open(runtimes, style).await?),
+            Kind::Tcp => Below::Tls(tls::open(runtimes, style).await?),
+        }))
     }
 
-    /// Raw quinn.
-    ///
-    /// # Errors
-    /// [`Failed`], if there's no connection.
-    ///
-    /// # Cancel safety
-    /// Dropping the future abandons the attempt.
-    pub async fn quinn(style: Style) -> Result<Self, Failed> {
-        Ok(Self(Ends::Quinn(Quinn::open(quic(1)?, quic(2)?, identity(2)?.peer_id(), local(), style).await?)))
-    }
-
-    /// Raw tokio-rustls.
-    ///
-    /// # Errors
-    /// [`Failed`], if there's no connection.
-    ///
-    /// # Cancel safety
-    /// Dropping the future abandons the attempt.
-    pub async fn tls(style: Style) -> Result<Self, Failed> {
-        Ok(Self(Ends::Tls(Tls::open(&peer(1)?, &peer(2)?, local(), style).await?)))
-    }
-
-    /// What our layer knows of its sending side, for a look at what bounds it; nothing for raw.
-    pub fn stats(&self) -> Option<peerlane_transport::ConnectionStats> {
+    /// What is known of the path, the dialer's side and the listener's: to see that ours and raw have the same.
+    pub fn paths(&self) -> [PathStats; 2] {
         match &self.0 {
-            Ends::Peerlane { from, .. } => Some(from.stats()),
-            _ => None,
+            Below::Ours(pair) => pair.paths(),
+            Below::Quinn(pair) => pair.paths(),
+            Below::Tls(pair) => pair.paths(),
         }
     }
 
-    /// Carries `count` messages one way, in our layer in `class`: the time from before the first is sent until the last is received.
+    /// The dialer sends `count` messages, in our layer in `class`: the time from before the first is sent until the last
+    /// is received.
     ///
     /// # Errors
     /// [`Failed`], also for a message that came wrong.
@@ -187,29 +138,13 @@ impl Link {
     /// Not cancel-safe: the link is of no use after it.
     pub async fn one_way(&self, class: ClassId, messages: &Messages, count: usize) -> Result<Duration, Failed> {
         match &self.0 {
-            Ends::Peerlane { from, to, .. } => {
-                let (from, to) = (from.clone(), to.clone());
-                let (sending, receiving) = (messages.clone(), messages.clone());
-                let sender = async move {
-                    for i in 0..count {
-                        from.send(class, sending.get(i).clone()).await?;
-                    }
-                    Ok(())
-                };
-                let receiver = async move {
-                    for i in 0..count {
-                        receiving.check(i, &whole(&to, class).await?)?;
-                    }
-                    Ok(())
-                };
-                timed(sender, receiver).await
-            }
-            Ends::Quinn(quinn) => quinn.one_way(messages, count).await,
-            Ends::Tls(tls) => tls.one_way(messages, count).await,
+            Below::Ours(pair) => pair.one_way(class, messages, count).await,
+            Below::Quinn(pair) => pair.one_way(class, messages, count).await,
+            Below::Tls(pair) => pair.one_way(class, messages, count).await,
         }
     }
 
-    /// `count` requests, one after the other, each answered: the time for all.
+    /// `count` requests of the dialer, one after the other, each answered: the time for all.
     ///
     /// # Errors
     /// [`Failed`], also for a message that came wrong.
@@ -218,48 +153,48 @@ impl Link {
     /// Not cancel-safe: the link is of no use after it.
     pub async fn round_trips(&self, class: ClassId, requests: &Messages, answers: &Messages, count: usize) -> Result<Duration, Failed> {
         match &self.0 {
-            Ends::Peerlane { from, to, .. } => {
-                let (from, to) = (from.clone(), to.clone());
-                let (requests_, answers_) = (requests.clone(), answers.clone());
-                let server = async move {
-                    for i in 0..count {
-                        requests_.check(i, &whole(&to, class).await?)?;
-                        to.send(class, answers_.get(i).clone()).await?;
-                    }
-                    Ok(())
-                };
-                let (requests, answers) = (requests.clone(), answers.clone());
-                let client = async move {
-                    for i in 0..count {
-                        from.send(class, requests.get(i).clone()).await?;
-                        answers.check(i, &whole(&from, class).await?)?;
-                    }
-                    Ok(())
-                };
-                timed(server, client).await
-            }
-            Ends::Quinn(quinn) => quinn.round_trips(requests, answers, count).await,
-            Ends::Tls(tls) => tls.round_trips(requests, answers, count).await,
+            Below::Ours(pair) => pair.round_trips(class, requests, answers, count).await,
+            Below::Quinn(pair) => pair.round_trips(class, requests, answers, count).await,
+            Below::Tls(pair) => pair.round_trips(class, requests, answers, count).await,
         }
     }
 }
 
-async fn whole(connection: &Connection, class: ClassId) -> Result<bytes::Bytes, Failed> {
-    match connection.recv(class).await? {
-        Inbound::Whole(message) => Ok(message),
-        Inbound::Streamed(_) => Err(Failed::Setup("a streamed message".into())),
-    }
-}
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use peerlane_transport::ClassTable;
 
-/// Runs both on the runtime: the time until `last` is done.
-pub(crate) async fn timed(
-    first: impl Future<Output = Result<(), Failed>> + Send + 'static,
-    last: impl Future<Output = Result<(), Failed>> + Send + 'static,
-) -> Result<Duration, Failed> {
-    let start = Instant::now();
-    let first = tokio::spawn(first);
-    let last = tokio::spawn(async move { last.await.map(|()| Instant::now()) });
-    let end = last.await??;
-    first.await??;
-    Ok(end - start)
+    use super::*;
+    use crate::Mode;
+
+    /// Every link, on runtimes of either mode, carries every kind of message: below and above what's copied, gathered in
+    /// one write and over several.
+    #[test]
+    fn all_links_do_the_jobs() {
+        let table = ClassTable::standard();
+        let (query, belief) = (table.by_name(ClassTable::QUERY).unwrap(), table.by_name(ClassTable::BELIEF).unwrap());
+        for mode in [Mode::Own, Mode::Shared] {
+            let runtimes = Runtimes::new(mode, 1).unwrap();
+            for kind in [Kind::Quic, Kind::Tcp] {
+                let jobs = async {
+                    let open = [
+                        Link::peerlane(kind, &runtimes).await?,
+                        Link::raw(kind, Style::Plain, &runtimes).await?,
+                        Link::raw(kind, Style::Tuned, &runtimes).await?,
+                    ];
+                    for link in &open {
+                        for size in [8, 256, 5000, 65_536] {
+                            link.one_way(belief, &Messages::new(size), 200).await?;
+                        }
+                        link.round_trips(query, &Messages::new(100), &Messages::new(300), 20).await?;
+                        let [dialer, listener] = link.paths();
+                        assert!(dialer.congestion_control.is_some() && dialer.congestion_control == listener.congestion_control);
+                    }
+                    Ok::<_, Failed>(())
+                };
+                runtimes.wait(async { tokio::time::timeout(Duration::from_secs(60), jobs).await }).unwrap().unwrap();
+            }
+        }
+    }
 }

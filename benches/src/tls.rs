@@ -1,194 +1,133 @@
-//! The job over raw tokio-rustls.
+//! Raw tokio-rustls, with the sockets' options and the TLS configuration of peerlane-tcp.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
+use peerlane_tcp::TcpConfig;
 use peerlane_transport::{
-    admission::LocalPeer,
+    PathStats,
     identity::{TlsOptions, server_name},
     limits,
 };
+use socket2::{SockRef, Socket};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
     net::{TcpListener, TcpStream},
-    sync::Mutex,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use crate::{Failed, Messages, Style, link::timed};
+use crate::{
+    Failed, Style,
+    framed::{Raw, Sink, Source, ended},
+    job::Pair,
+    peers::{DIALER, LISTENER, identity, local, peer},
+    runtimes::Ends,
+};
 
-type Shared<T> = Arc<Mutex<T>>;
-
-/// One TLS connection.
-pub(crate) struct Tls {
-    dialed: (Shared<Writer>, Shared<Reader>),
-    accepted: (Shared<Writer>, Shared<Reader>),
-}
-
-struct Writer {
-    stream: WriteHalf<TlsStream<TcpStream>>,
-    style: Style,
-    buffer: BytesMut,
-}
-
-struct Reader {
-    stream: ReadHalf<TlsStream<TcpStream>>,
-    style: Style,
-    buffer: BytesMut,
-}
+type Stream = TlsStream<TcpStream>;
+pub(crate) type TlsEnd = Raw<WriteHalf<Stream>, Buffered>;
 
 fn setup(error: impl std::fmt::Display) -> Failed {
     Failed::Setup(error.to_string())
 }
 
-/// What peerlane-tcp sets on a socket.
-fn tune(stream: &TcpStream) -> std::io::Result<()> {
-    let socket = socket2::SockRef::from(stream);
+pub(crate) async fn open(runtimes: Ends, style: Style) -> Result<Pair<TlsEnd>, Failed> {
+    let options = TlsOptions::default;
+    let listen = async move {
+        let acceptor = TlsAcceptor::from(Arc::new(peer(LISTENER)?.tls.server_config(&options()).map_err(setup)?));
+        let listener = TcpListener::bind(local()).await?;
+        let addr = listener.local_addr()?;
+        let accept = async move {
+            let (stream, _) = listener.accept().await?;
+            let socket = tuned(&stream)?;
+            Ok(end(acceptor.accept(stream).await?.into(), socket, style))
+        };
+        Ok((addr, accept))
+    };
+    let dial = |addr: SocketAddr| async move {
+        let connector = TlsConnector::from(Arc::new(peer(DIALER)?.tls.client_config(&options()).map_err(setup)?));
+        let name = server_name(&identity(LISTENER)?.peer_id()).map_err(setup)?;
+        let stream = TcpStream::connect(addr).await?;
+        let socket = tuned(&stream)?;
+        Ok(end(connector.connect(name, stream).await?.into(), socket, style))
+    };
+    Pair::meet(runtimes, listen, dial).await
+}
+
+/// Sets what peerlane-tcp sets by default and a transfer feels; gives the socket to be asked for it.
+fn tuned(stream: &TcpStream) -> std::io::Result<Socket> {
+    let socket = SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(limits::QUANTUM as u32)?;
-    Ok(())
+    socket.set_tcp_notsent_lowat(TcpConfig::default().notsent_lowat)?;
+    socket.try_clone()
 }
 
-impl Tls {
-    pub(crate) async fn open(dialer: &LocalPeer, listener: &LocalPeer, local: SocketAddr, style: Style) -> Result<Self, Failed> {
-        let options = TlsOptions::default();
-        let connector = TlsConnector::from(Arc::new(dialer.tls.client_config(&options).map_err(setup)?));
-        let acceptor = TlsAcceptor::from(Arc::new(listener.tls.server_config(&options).map_err(setup)?));
-        let listening = TcpListener::bind(local).await?;
-        let addr = listening.local_addr()?;
-        let name = server_name(&listener.peer_id()).map_err(setup)?;
-        let dial = async {
-            let stream = TcpStream::connect(addr).await?;
-            tune(&stream)?;
-            connector.connect(name, stream).await
-        };
-        let accept = async {
-            let (stream, _) = listening.accept().await?;
-            tune(&stream)?;
-            acceptor.accept(stream).await
-        };
-        let (mut dialed, mut accepted) = tokio::try_join!(dial, accept)?;
-        dialed.get_mut().1.set_buffer_limit(Some(limits::QUANTUM));
-        accepted.get_mut().1.set_buffer_limit(Some(limits::QUANTUM));
-        let halves = |stream: TlsStream<TcpStream>| {
-            let (reader, writer) = tokio::io::split(stream);
-            let writer = Writer { stream: writer, style, buffer: BytesMut::new() };
-            let reader = Reader { stream: reader, style, buffer: BytesMut::new() };
-            (Arc::new(Mutex::new(writer)), Arc::new(Mutex::new(reader)))
-        };
-        Ok(Self { dialed: halves(dialed.into()), accepted: halves(accepted.into()) })
+fn end(mut stream: Stream, socket: Socket, style: Style) -> TlsEnd {
+    match &mut stream {
+        TlsStream::Client(client) => client.get_mut().1.set_buffer_limit(Some(limits::QUANTUM)),
+        TlsStream::Server(server) => server.get_mut().1.set_buffer_limit(Some(limits::QUANTUM)),
     }
-
-    pub(crate) async fn one_way(&self, messages: &Messages, count: usize) -> Result<Duration, Failed> {
-        let (writer, reader) = (self.dialed.0.clone(), self.accepted.1.clone());
-        let (sending, receiving) = (messages.clone(), messages.clone());
-        let sender = async move {
-            let mut writer = writer.lock().await;
-            for i in 0..count {
-                writer.send(sending.get(i)).await?;
-            }
-            writer.flush().await
-        };
-        let receiver = async move {
-            let mut reader = reader.lock().await;
-            for i in 0..count {
-                receiving.check(i, &reader.receive().await?)?;
-            }
-            Ok(())
-        };
-        timed(sender, receiver).await
-    }
-
-    pub(crate) async fn round_trips(&self, requests: &Messages, answers: &Messages, count: usize) -> Result<Duration, Failed> {
-        let (writer, reader) = self.accepted.clone();
-        let (requests_, answers_) = (requests.clone(), answers.clone());
-        let server = async move {
-            let (mut writer, mut reader) = (writer.lock().await, reader.lock().await);
-            for i in 0..count {
-                requests_.check(i, &reader.receive().await?)?;
-                writer.send(answers_.get(i)).await?;
-                writer.flush().await?;
-            }
-            Ok(())
-        };
-        let (writer, reader) = self.dialed.clone();
-        let (requests, answers) = (requests.clone(), answers.clone());
-        let client = async move {
-            let (mut writer, mut reader) = (writer.lock().await, reader.lock().await);
-            for i in 0..count {
-                writer.send(requests.get(i)).await?;
-                writer.flush().await?;
-                answers.check(i, &reader.receive().await?)?;
-            }
-            Ok(())
-        };
-        timed(server, client).await
-    }
+    let (reader, writer) = tokio::io::split(stream);
+    Raw::new(writer, Buffered { stream: reader, buffer: BytesMut::new() }, style, move || path_stats(&socket))
 }
 
-impl Writer {
-    async fn send(&mut self, message: &Bytes) -> Result<(), Failed> {
-        let len = message.len() as u32;
-        if message.len() >= limits::QUANTUM {
-            // Two pieces, one record after the other: no copy but TLS's.
-            let head = len.to_be_bytes();
-            self.stream.write_all_buf(&mut Buf::chain(&head[..], message.clone())).await?;
-            return Ok(());
-        }
-        if self.style == Style::Tuned && self.buffer.len() + 4 + message.len() > limits::QUANTUM {
-            self.flush().await?;
-        }
-        self.buffer.put_u32(len);
-        self.buffer.put_slice(message);
-        if self.style == Style::Plain {
-            self.stream.write_all(&self.buffer).await?;
-            self.buffer.clear();
-        }
+/// As read back from the kernel.
+fn path_stats(socket: &Socket) -> PathStats {
+    let mut path = PathStats::unknown();
+    path.socket_buffers = socket.send_buffer_size().ok().zip(socket.recv_buffer_size().ok());
+    #[cfg(target_os = "linux")]
+    {
+        let name = socket.tcp_congestion().ok();
+        path.congestion_control = name.map(|name| String::from_utf8_lossy(&name).trim_end_matches('\0').into());
+    }
+    path
+}
+
+impl Sink for WriteHalf<Stream> {
+    /// From a quantum on: two pieces, one record after the other, and no copy but TLS's.
+    const COPY: usize = limits::QUANTUM - 1;
+
+    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failed> {
+        Ok(self.write_all(bytes).await?)
+    }
+
+    async fn write_gathered(&mut self, buffer: &mut BytesMut) -> Result<(), Failed> {
+        self.write_all(buffer).await?;
+        buffer.clear();
         Ok(())
+    }
+
+    async fn write_beside(&mut self, head: [u8; 4], message: Bytes) -> Result<(), Failed> {
+        Ok(self.write_all_buf(&mut Buf::chain(&head[..], message)).await?)
     }
 
     async fn flush(&mut self) -> Result<(), Failed> {
-        if !self.buffer.is_empty() {
-            self.stream.write_all(&self.buffer).await?;
-            self.buffer.clear();
-        }
-        Ok(self.stream.flush().await?)
+        Ok(AsyncWriteExt::flush(self).await?)
     }
 }
 
-impl Reader {
-    async fn receive(&mut self) -> Result<Bytes, Failed> {
-        match self.style {
-            Style::Plain => {
-                let len = self.stream.read_u32().await? as usize;
-                let mut message = vec![0; len];
-                self.stream.read_exact(&mut message).await?;
-                Ok(message.into())
-            }
-            Style::Tuned => {
-                self.fill(4).await?;
-                let len = self.buffer.get_u32() as usize;
-                // The message is a buffer of its own, as a receiver that keeps it needs it.
-                let mut message = BytesMut::with_capacity(len);
-                while message.len() < len {
-                    self.fill(1).await?;
-                    let piece = self.buffer.len().min(len - message.len());
-                    message.extend_from_slice(&self.buffer[..piece]);
-                    self.buffer.advance(piece);
-                }
-                Ok(message.freeze())
-            }
-        }
+/// A stream read into a buffer.
+pub(crate) struct Buffered {
+    stream: ReadHalf<Stream>,
+    buffer: BytesMut,
+}
+
+impl Source for Buffered {
+    type Piece = BytesMut;
+
+    async fn read_exact(&mut self, into: &mut [u8]) -> Result<(), Failed> {
+        self.stream.read_exact(into).await?;
+        Ok(())
     }
 
-    async fn fill(&mut self, least: usize) -> Result<(), Failed> {
-        while self.buffer.len() < least {
+    async fn front(&mut self) -> Result<&mut BytesMut, Failed> {
+        if self.buffer.is_empty() {
             self.buffer.reserve(2 * limits::QUANTUM);
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(Failed::Setup("the stream ended".into()));
+                return Err(ended());
             }
         }
-        Ok(())
+        Ok(&mut self.buffer)
     }
 }

@@ -133,9 +133,9 @@ pub enum ErrorCode {
     Format,
     /// A cell that the request names is missing.
     Missing,
-    /// There is no such account.
+    /// There is no such account. The reference peer never sends it: its answer to a query is nil, or empty.
     Nobody,
-    /// The sender isn't trusted with this.
+    /// The sender isn't trusted with this. The reference peer never sends it.
     Trust,
     /// The request's arguments make no sense.
     Argument,

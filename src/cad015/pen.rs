@@ -50,7 +50,7 @@ struct Entry<S> {
     sources: Vec<S>,
     staging: Option<Staging>,
     /// Cells that came while the staging was away with whoever acquires the rest.
-    arrived: Vec<(ValueId, Bytes)>,
+    arrived: BTreeMap<ValueId, Bytes>,
     arrived_bytes: usize,
     last: Instant,
 }
@@ -70,28 +70,40 @@ impl<S: Clone + Eq> Pen<S> {
         Self { limits, entries: BTreeMap::new(), discarded: 0 }
     }
 
-    /// Puts a message in: what it's about, who sent it, the cells that it carries.
+    /// Puts a message in: what it's about, who sent it, the cells that it carries. A copy that brings nothing new buys no
+    /// time, or whoever repeats it would keep its place for ever. Who has begun most gives way to who has begun nothing.
     pub fn put(&mut self, about: ValueId, from: &S, cells: impl IntoIterator<Item = (ValueId, Bytes)>, now: Instant) -> Penned {
         let limits = self.limits;
         if let Some(entry) = self.entries.get_mut(&about) {
             if !entry.sources.contains(from) && entry.sources.len() < limits.sources {
                 entry.sources.push(from.clone());
             }
-            match &mut entry.staging {
-                Some(staging) => drop(staging.add(cells)),
+            let news = match &mut entry.staging {
+                Some(staging) => {
+                    let before = staging.bytes();
+                    staging.add(cells);
+                    staging.bytes() > before
+                }
                 None => {
+                    let before = entry.arrived_bytes;
                     for (id, encoding) in cells {
-                        if entry.arrived_bytes + encoding.len() <= limits.bytes {
+                        if !entry.arrived.contains_key(&id) && entry.arrived_bytes + encoding.len() <= limits.bytes {
                             entry.arrived_bytes += encoding.len();
-                            entry.arrived.push((id, Bytes::copy_from_slice(&encoding)));
+                            entry.arrived.insert(id, Bytes::copy_from_slice(&encoding));
                         }
                     }
+                    entry.arrived_bytes > before
                 }
+            };
+            if news {
+                entry.last = now;
             }
-            entry.last = now;
             return Penned::Joined;
         }
-        let begun = self.entries.values().filter(|entry| entry.begun_by == *from).count();
+        let begun = self.begun_by(from);
+        if begun == 0 && self.entries.len() >= limits.entries {
+            self.evict();
+        }
         if self.entries.len() >= limits.entries || begun >= limits.per_sender {
             self.discarded += 1;
             return Penned::Full;
@@ -102,12 +114,26 @@ impl<S: Clone + Eq> Pen<S> {
             begun_by: from.clone(),
             sources: vec![from.clone()],
             staging: Some(staging),
-            arrived: Vec::new(),
+            arrived: BTreeMap::new(),
             arrived_bytes: 0,
             last: now,
         };
         self.entries.insert(about, entry);
         Penned::First
+    }
+
+    fn begun_by(&self, sender: &S) -> usize {
+        self.entries.values().filter(|entry| entry.begun_by == *sender).count()
+    }
+
+    /// Discards the stalest thing of the sender that has begun most, if that's more than one.
+    fn evict(&mut self) {
+        let most = self.entries.values().map(|entry| self.begun_by(&entry.begun_by)).max().unwrap_or(0);
+        let greedy = self.entries.iter().filter(|(_, entry)| most > 1 && self.begun_by(&entry.begun_by) == most);
+        if let Some(about) = greedy.min_by_key(|(_, entry)| entry.last).map(|(about, _)| *about) {
+            self.entries.remove(&about);
+            self.discarded += 1;
+        }
     }
 
     /// Takes the cells out, to work on them; `None` if they're out already or it isn't penned.
@@ -223,13 +249,45 @@ mod tests {
         assert_eq!(pen.put(id(2), &"a", [], now), Penned::First);
         assert_eq!(pen.put(id(3), &"a", [], now), Penned::Full, "one sender doesn't fill it");
         assert_eq!(pen.put(id(3), &"b", [], now), Penned::First);
-        assert_eq!(pen.put(id(4), &"c", [], now), Penned::Full);
+        assert_eq!(pen.put(id(4), &"b", [], now), Penned::Full);
         for source in ["b", "c", "d"] {
             assert_eq!(pen.put(id(1), &source, (0..9).map(|n| cell(n, 200)), now), Penned::Joined);
         }
         assert_eq!(pen.sources(&id(1)).len(), 2);
         assert!(pen.take(&id(1)).unwrap().bytes() <= 500);
         assert_eq!((pen.len(), pen.discarded()), (3, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_copy_without_news_buys_no_time_whether_the_cells_are_in_or_out() {
+        let patience = PenLimits::default().patience;
+        for out in [false, true] {
+            let mut pen = Pen::new(PenLimits::default());
+            let start = Instant::now();
+            assert_eq!(pen.put(id(1), &"a", [cell(10, 200)], start), Penned::First);
+            let staging = out.then(|| pen.take(&id(1)).unwrap());
+            assert_eq!(pen.put(id(1), &"a", [cell(11, 200)], start + patience / 4), Penned::Joined);
+            for n in 2..8 {
+                assert_eq!(pen.put(id(1), &"a", [cell(11, 200)], start + patience * n / 4), Penned::Joined);
+            }
+            if let Some(staging) = staging {
+                pen.give_back(&id(1), staging, false, start + patience * 2);
+            }
+            assert!(pen.expire(&id(1), start + patience * 5 / 4), "out: {out}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_few_senders_dont_shut_the_others_out() {
+        let mut pen = Pen::new(PenLimits::default());
+        let now = Instant::now();
+        for n in 0..16u8 {
+            let sender = ["a", "b", "c", "d"][usize::from(n) / 4];
+            assert_eq!(pen.put(id(n), &sender, [], now + Duration::from_millis(n.into())), Penned::First);
+        }
+        assert_eq!(pen.put(id(99), &"honest", [], now), Penned::First);
+        assert!(pen.contains(&id(99)) && pen.len() == 16 && pen.discarded() == 1);
+        assert_eq!(pen.put(id(98), &"honest", [], now), Penned::Full, "one place, not more");
     }
 
     #[tokio::test(start_paused = true)]

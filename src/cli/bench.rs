@@ -168,7 +168,7 @@ pub(super) async fn demo() -> Result<(), CliError> {
         workload: Workload { duration: Duration::from_secs(3), warm_up: Duration::from_millis(500), ..Workload::default() },
         seed: 1,
     };
-    println!("QUERY latency over loopback, idle and under a flood of BELIEFs ({} s a line):", plan.workload.duration.as_secs());
+    say!("QUERY latency over loopback, idle and under a flood of BELIEFs ({} s a line):", plan.workload.duration.as_secs())?;
     let stop = CancellationToken::new();
     let stopping = stop.clone();
     let measuring = tokio::task::spawn_blocking(move || {
@@ -179,8 +179,7 @@ pub(super) async fn demo() -> Result<(), CliError> {
     let stop_when_dropped = stop.drop_guard();
     let table = super::setup::or_interrupted(measuring).await?.map_err(CliError::failed)??;
     drop(stop_when_dropped);
-    print!("{table}");
-    Ok(())
+    Ok(write!(std::io::stdout(), "{table}")?)
 }
 
 /// Where records go, line by line.

@@ -36,17 +36,17 @@ pub(super) async fn status(args: StatusArgs) -> Result<(), CliError> {
             "accounts": counts.accounts, "operations": counts.operations, "keys": counts.keys, "cells": counts.cells,
             "uptime_ms": status.uptime.as_millis() as u64,
         });
-        println!("{object}");
+        say!("{object}")?;
     } else {
-        println!("peer        {}", status.peer);
-        println!("network     {}", status.network);
-        println!("transport   {transport}");
-        println!("root        {}", status.root);
-        println!("accounts    {}", counts.accounts);
-        println!("operations  {}", counts.operations);
-        println!("keys        {}", counts.keys);
-        println!("cells       {}", counts.cells);
-        println!("up          {}", indicatif::HumanDuration(status.uptime));
+        say!("peer        {}", status.peer)?;
+        say!("network     {}", status.network)?;
+        say!("transport   {transport}")?;
+        say!("root        {}", status.root)?;
+        say!("accounts    {}", counts.accounts)?;
+        say!("operations  {}", counts.operations)?;
+        say!("keys        {}", counts.keys)?;
+        say!("cells       {}", counts.cells)?;
+        say!("up          {}", indicatif::HumanDuration(status.uptime))?;
     }
     Ok(())
 }
@@ -75,35 +75,47 @@ pub(super) async fn ping(args: PingArgs) -> Result<(), CliError> {
     let connected = started.elapsed();
     let transport = client.transport();
     if !args.json {
-        println!("connected to {} over {transport} in {connected:.2?}", args.client.to);
+        say!("connected to {} over {transport} in {connected:.2?}", args.client.to)?;
     }
     let mut took = Vec::new();
+    let mut interrupted = false;
     for n in 1..=args.count {
         let asked = Instant::now();
-        client.ask(Message::ping(0)).await?;
+        match client.ask(Message::ping(0)).await {
+            Err(CliError::Interrupted) => {
+                interrupted = true;
+                break;
+            }
+            answer => drop(answer?),
+        }
         let rtt = asked.elapsed();
         took.push(rtt);
         if args.json {
-            println!("{}", serde_json::json!({ "n": n, "rtt_us": rtt.as_micros() as u64, "transport": transport }));
+            say!("{}", serde_json::json!({ "n": n, "rtt_us": rtt.as_micros() as u64, "transport": transport }))?;
         } else {
-            println!("{n}: {rtt:.2?}");
+            say!("{n}: {rtt:.2?}")?;
         }
-        if n < args.count {
-            super::setup::or_interrupted(tokio::time::sleep(args.interval)).await?;
+        if n < args.count && super::setup::or_interrupted(tokio::time::sleep(args.interval)).await.is_err() {
+            interrupted = true;
+            break;
         }
     }
     client.close().await;
+    let count = took.len() as u32;
+    if count == 0 {
+        return Err(CliError::Interrupted);
+    }
     took.sort_unstable();
-    let mean = took.iter().sum::<Duration>() / args.count;
+    let mean = took.iter().sum::<Duration>() / count;
     let [min, median, max] = [took[0], took[took.len() / 2], took[took.len() - 1]];
     if args.json {
         let us = |d: Duration| d.as_micros() as u64;
         let object = serde_json::json!({
-            "count": args.count, "connect_us": us(connected), "min_us": us(min), "median_us": us(median), "mean_us": us(mean), "max_us": us(max),
+            "count": count, "connect_us": us(connected), "min_us": us(min), "median_us": us(median), "mean_us": us(mean), "max_us": us(max),
         });
-        println!("{object}");
+        say!("{object}")?;
     } else {
-        println!("{} answered: min {min:.2?}, median {median:.2?}, mean {mean:.2?}, max {max:.2?}", args.count);
+        say!("{} answered: min {min:.2?}, median {median:.2?}, mean {mean:.2?}, max {max:.2?}", count)?;
     }
-    Ok(())
+    if interrupted { Err(CliError::Interrupted) } else { Ok(()) }
 }

@@ -81,7 +81,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let lines = make_operations(&source, args.operations)?;
     let file = demo.dir.join("OPS.jsonl");
     fs::write(&file, &lines.text)?;
-    println!("{} operations made from {}", lines.count, source.display());
+    say!("{} operations made from {}", lines.count, source.display())?;
     let last = lines.last;
 
     // Children are killed when they're dropped, so an error or Ctrl-C leaves nothing behind.
@@ -89,7 +89,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let a = demo.start("a", "127.0.0.1:0".parse().map_err(CliError::failed)?, &[]).await?;
     let b = demo.start("b", "127.0.0.1:0".parse().map_err(CliError::failed)?, &[&a.addr]).await?;
     let c = demo.start("c", "127.0.0.1:0".parse().map_err(CliError::failed)?, &[&a.addr, &b.addr]).await?;
-    println!("three peers run over {}", args.transport.names());
+    say!("three peers run over {}", args.transport.names())?;
 
     let edits = operations::read(&file)?;
     let half = edits.len() / 2;
@@ -97,11 +97,11 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let client = demo.client(&a).await?;
     let loading = Instant::now();
     let loaded = load(&client, &demo.identity, first, false, true).await?;
-    println!("{} loaded through {} in {:.2?}", loaded.applied, a.name, loading.elapsed());
+    say!("{} loaded through {} in {:.2?}", loaded.applied, a.name, loading.elapsed())?;
     let root = demo.converged(&[&a, &b, &c]).await?;
-    println!("all three have root {root}");
+    say!("all three have root {root}")?;
 
-    println!("killing {} (kill -9) while the rest is loaded through {} ...", b.name, a.name);
+    say!("killing {} (kill -9) while the rest is loaded through {} ...", b.name, a.name)?;
     let (loaded, b) = {
         let local = b.addr.clone();
         let restart = async {
@@ -112,10 +112,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         let (loaded, restarted) = tokio::join!(loading, restart);
         (loaded?, restarted?)
     };
-    println!("{} more loaded meanwhile; {} is back", loaded.applied, b.name);
+    say!("{} more loaded meanwhile; {} is back", loaded.applied, b.name)?;
     let root = demo.converged(&[&a, &b, &c]).await?;
     let status = demo.status(&c).await?;
-    println!("all three have root {root}: {} operations, {} keys", status.counts.operations, status.counts.keys);
+    say!("all three have root {root}: {} operations, {} keys", status.counts.operations, status.counts.keys)?;
     if status.counts.operations != lines.count as u64 {
         return Err(CliError::Failed(format!("{} operations were acknowledged, {} are there", lines.count, status.counts.operations)));
     }
@@ -124,7 +124,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     for peer in [a, b, c] {
         stop(peer).await?;
     }
-    println!("the peers have ended cleanly ({:.1?} so far)\n", started.elapsed());
+    say!("the peers have ended cleanly ({:.1?} so far)\n", started.elapsed())?;
     if !args.skip_bench {
         super::bench::demo().await?;
     }
@@ -216,7 +216,7 @@ impl Demo {
         for client in clients {
             client.close().await;
         }
-        println!("  equal roots after {:.2?}", started.elapsed());
+        say!("  equal roots after {:.2?}", started.elapsed())?;
         Ok(root.to_string())
     }
 
@@ -230,7 +230,7 @@ impl Demo {
         if found != Answer::Value(Some(value.clone().into())) {
             return Err(CliError::Failed(format!("{} has another value of {key:?} than was loaded", peer.name)));
         }
-        println!("{key:?} read back from {}: {} bytes, as they were loaded", peer.name, value.len());
+        say!("{key:?} read back from {}: {} bytes, as they were loaded", peer.name, value.len())?;
         Ok(())
     }
 }

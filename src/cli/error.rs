@@ -15,6 +15,9 @@ pub enum CliError {
     /// Interrupted by the user: exit code 1, nothing more to say.
     #[error("interrupted")]
     Interrupted,
+    /// The reader of our output has gone (`peerlane query ... | head`): exit code 1, and nobody is left to tell.
+    #[error("nobody reads the output any more")]
+    NoReader,
 }
 
 impl CliError {
@@ -30,18 +33,21 @@ impl CliError {
 
     /// Prints it and gives the exit code.
     pub(super) fn report(&self) -> ExitCode {
-        eprintln!("peerlane: {self}");
+        if !matches!(self, Self::NoReader) {
+            use std::io::Write as _;
+            // Standard error may have gone as well.
+            let _ = writeln!(std::io::stderr(), "peerlane: {self}");
+        }
         match self {
             Self::Usage(_) => ExitCode::from(2),
-            Self::Failed(_) | Self::Interrupted => ExitCode::from(1),
+            Self::Failed(_) | Self::Interrupted | Self::NoReader => ExitCode::from(1),
         }
     }
 }
 
 impl From<std::io::Error> for CliError {
     fn from(error: std::io::Error) -> Self {
-        // The reader of our output has gone (`peerlane query ... | head`): nobody is left to tell.
-        if error.kind() == std::io::ErrorKind::BrokenPipe { Self::Interrupted } else { Self::failed(error) }
+        if error.kind() == std::io::ErrorKind::BrokenPipe { Self::NoReader } else { Self::failed(error) }
     }
 }
 

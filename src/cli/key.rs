@@ -44,9 +44,9 @@ pub(super) fn run(args: Args) -> Result<(), CliError> {
         Command::Show { file, json } => (Identity::load(&file).map_err(CliError::usage)?, file, json),
     };
     if json {
-        println!("{}", serde_json::json!({ "peer_id": identity.peer_id().to_string(), "file": file }));
+        say!("{}", serde_json::json!({ "peer_id": identity.peer_id().to_string(), "file": file }))?;
     } else {
-        println!("{}", identity.peer_id());
+        say!("{}", identity.peer_id())?;
     }
     Ok(())
 }

@@ -1,5 +1,12 @@
 //! The `peerlane` command: one file a command. Nothing below knows it.
 
+/// Prints a line. Unlike `println!`, it doesn't panic when nobody reads any more.
+macro_rules! say {
+    ($($arg:tt)*) => {
+        std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($arg)*)))
+    };
+}
+
 mod bench;
 mod client;
 mod demo;
@@ -74,6 +81,12 @@ pub fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return CliError::Failed(format!("the runtime can't start: {error}")).report(),
     };
+    {
+        let _runtime = runtime.enter();
+        if !matches!(cli.command, Command::Key(_) | Command::Limits(_) | Command::Bench(_)) {
+            setup::watch_signals();
+        }
+    }
     let result = match cli.command {
         Command::Key(args) => key::run(args),
         Command::Limits(args) => limits::run(&args),

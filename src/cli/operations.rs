@@ -27,7 +27,12 @@ enum Line {
 /// # Errors
 /// What is wrong with it, in words.
 pub(super) fn parse_line(line: &[u8]) -> Result<Edit, String> {
-    let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let line: Line = serde_json::from_slice(line).map_err(|error| {
+        // Each line is parsed by itself: serde_json would call it line 1.
+        let (column, what) = (error.column(), error.to_string());
+        let what = what.rsplit_once(" at line ").map_or(&*what, |(what, _)| what);
+        format!("column {column}: {what}")
+    })?;
     let edit = match line {
         Line::Put { key, value } => Edit::Put { key: key.into(), value: value.into() },
         Line::Del { key } => Edit::Del { key: key.into() },
@@ -116,6 +121,7 @@ mod tests {
             let file = file(&format!("{good}{good}{bad}\n{good}"));
             let error = read(file.path()).unwrap_err().to_string();
             assert!(error.contains(&format!("{}:3: ", file.path().display())), "{error}");
+            assert!(!error.contains("line 1"), "another line's number: {error}");
         }
     }
 

@@ -148,6 +148,9 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     if settings.debugging.key_log && std::env::var_os("SSLKEYLOGFILE").is_none() {
         return Err(CliError::Usage("--keylog writes to the file named by SSLKEYLOGFILE, which isn't set".into()));
     }
+    if settings.debugging.qlog.is_some() && settings.transport == TransportChoice::Tcp {
+        return Err(CliError::Usage("--qlog writes what QUIC does, and --transport tcp has none of it; leave one of the two out".into()));
+    }
     let local = LocalPeer::new(&identity, lists.clone(), terms).map_err(CliError::failed)?;
     let store = match &settings.data {
         Some(dir) => Store::open(dir, &settings.network, Profile::NATIVE),
@@ -176,7 +179,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         let served = metrics::serve(addr, stop.clone(), move || counters.add_metrics(handle.metrics_text())).await?;
         eprintln!("metrics at http://{served}/metrics");
     }
-    tokio::spawn(reload(lists, stop.clone()));
+    // Before the ready line: unhandled, a SIGHUP ends the process.
+    if let Ok(hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) {
+        tokio::spawn(reload(hangups, lists, stop.clone()));
+    }
 
     let addr = node.listening().first().map_or(settings.listen, |listening| listening.addr);
     let mut out = std::io::stdout();
@@ -187,11 +193,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     tracing::info!("shutting down");
     stop.cancel();
     gossip.stop().await;
-    tokio::select! {
-        () = node.shutdown() => {}
-        // A second Ctrl-C: at once. What is acknowledged is on disk.
-        () = interrupted() => return Err(CliError::Interrupted),
-    }
+    node.shutdown().await;
     for transport in &transports {
         let _ = tokio::time::timeout(super::setup::LAST_WORDS, transport.idle()).await;
     }
@@ -199,8 +201,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
 }
 
 /// SIGHUP reads the lists again. A broken list changes nothing.
-async fn reload(lists: Arc<Lists>, stop: CancellationToken) {
-    let Ok(mut hangups) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()) else { return };
+async fn reload(mut hangups: tokio::signal::unix::Signal, lists: Arc<Lists>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -227,7 +228,7 @@ async fn log_events(mut events: tokio::sync::broadcast::Receiver<Event>, stop: C
                 tracing::warn!(%addr, transport, %error, "dialing won't help before something changes");
             }
             Ok(event) => tracing::info!(?event),
-            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(lost)) => tracing::warn!(lost, "too many events to log"),
             Err(RecvError::Closed) => return,
         }
     }

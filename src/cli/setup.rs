@@ -11,11 +11,13 @@ use peerlane_transport::{
     identity::{Identity, PeerAddr, RemoteId},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use super::CliError;
 use crate::{
     cad015::{Cad015, Message, Outcome},
     cell::Profile,
-    node::{Node, PeerSendError, RequestError, Silent},
+    node::{Node, NodeConfig, PeerSendError, RequestError, Silent},
     peer::read_outcome,
 };
 
@@ -120,7 +122,8 @@ impl Client {
         let terms = Terms::new(&args.network).map_err(CliError::usage)?;
         let local = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms).map_err(CliError::failed)?;
         let transports = transports(args.transport, &local, &Debugging::default())?;
-        let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).handler(Silent);
+        let config = NodeConfig { dial_timeout: args.timeout, ..NodeConfig::default() };
+        let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).handler(Silent).config(config);
         for transport in &transports {
             builder = builder.transport(transport.clone());
         }
@@ -193,16 +196,33 @@ pub(super) async fn or_interrupted<T>(work: impl Future<Output = T>) -> Result<T
     }
 }
 
-/// Completes at Ctrl-C or SIGTERM.
-pub(super) async fn interrupted() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
-        }
+/// Whether Ctrl-C or SIGTERM came. Once it did, it did for everybody who asks: none is lost between two questions.
+static INTERRUPTED: std::sync::LazyLock<CancellationToken> = std::sync::LazyLock::new(CancellationToken::new);
+
+/// Looks out for Ctrl-C and SIGTERM from now on. The first one ends what is waited for, the second one the process: what
+/// is acknowledged is on disk. Called once, in a runtime, before anything is done.
+pub(super) fn watch_signals() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        // As it was, they end the process at once.
+        return;
     };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if first {
+                INTERRUPTED.cancel();
+            }
+        }
+        let _ = CliError::Interrupted.report();
+        std::process::exit(1);
+    });
+}
+
+/// Completes at Ctrl-C or SIGTERM, and at once if one came before.
+pub(super) async fn interrupted() {
+    INTERRUPTED.cancelled().await;
 }

@@ -102,11 +102,14 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
             "account": identity.peer_id().to_string(), "applied": applied, "skipped": skipped, "next_sequence": next,
             "transport": transport, "seconds": took.as_secs_f64(),
         });
-        println!("{object}");
+        say!("{object}")?;
     } else {
         let rate = applied as f64 / took.as_secs_f64().max(1e-9);
         let skipped = if skipped > 0 { format!(", {skipped} were there already") } else { String::new() };
-        println!("{applied} operations applied{skipped}; the account's next sequence is {next}; {took:.2?}, {rate:.0}/s over {transport}");
+        say!(
+            "{applied} operation{} applied{skipped}; the account's next sequence is {next}; {took:.2?}, {rate:.0}/s over {transport}",
+            if applied == 1 { "" } else { "s" }
+        )?;
     }
     Ok(())
 }

@@ -78,7 +78,7 @@ impl Default for NodeConfig {
             backoff_max: Duration::from_secs(60),
             backoff_refused: Duration::from_secs(300),
             stable_after: Duration::from_secs(10),
-            probe_timeout: Duration::from_secs(5),
+            probe_timeout: Duration::from_secs(3),
             move_timeout: Duration::from_secs(60),
             reply_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
@@ -89,7 +89,8 @@ impl Default for NodeConfig {
 
 /// Connections to one peer at once: the one in use, one that gives way to it, and two on their way. Count.
 pub(super) const LINKS_PER_PEER: usize = 4;
-/// Ended connections of one peer whose last messages are still to be handled. Count; the oldest are given up beyond.
+/// Ended connections of one peer whose last messages are still to be handled. Count; the oldest are given up beyond. Of
+/// peers that are gone, as many are kept in all as peers may be connected.
 pub(super) const ENDED_PER_PEER: usize = 4;
 /// Streamed messages of one class and connection whose head is awaited at once. Count; the transport permits as many.
 pub(super) const HEADS: usize = peerlane_transport::limits::MAX_OPEN_STREAMED;

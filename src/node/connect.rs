@@ -89,7 +89,13 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
                 connection.close(CloseCode::NotAdmitted, &refusal.to_string());
                 break (connection.closed().await, false);
             }
-            () = link.retire.cancelled() => break give_way(&node, &peer, &link).await,
+            () = link.retire.cancelled() => {
+                if peer.is_crowded() {
+                    // In a shutdown nobody has asked yet whether it lives; a dead one isn't worth the drain timeout.
+                    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
+                }
+                break give_way(&node, &peer, &link).await;
+            }
             () = connection.remote_draining() => break give_way(&node, &peer, &link).await,
             () = link.probe.notified() => {
                 node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
@@ -170,7 +176,8 @@ async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, li
                 peer.arbitrate(true);
             }
             Ok(Err(_)) => {}
-            Err(_) if peer.is_crowded() => link.connection.close(CloseCode::TimedOut, "no life sign, and there is another connection"),
+            // In a shutdown the other connection may be gone already.
+            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => link.connection.close(CloseCode::TimedOut, "no life sign, and there is another connection"),
             Err(_) => {}
         }
     }

@@ -96,7 +96,14 @@ pub(super) enum Seated {
 }
 
 impl<M> Peer<M> {
-    pub(super) fn new(key: PeerKey, id: RemoteId, peer_id: Option<PeerId>, local: &PeerId, classes: usize, requests: usize) -> Self {
+    pub(super) fn new(
+        key: PeerKey,
+        id: RemoteId,
+        peer_id: Option<PeerId>,
+        local: &PeerId,
+        classes: usize,
+        requests: Arc<Requests<M>>,
+    ) -> Self {
         let greater = peer_id.is_none_or(|peer| local.as_bytes() > peer.as_bytes());
         Self {
             key,
@@ -106,7 +113,7 @@ impl<M> Peer<M> {
             own_dial_wins: !greater,
             state: Mutex::default(),
             changed: Notify::new(),
-            requests: Requests::new(requests),
+            requests,
             counters: (0..classes).map(|_| ClassCounters::default()).collect(),
             malformed: AtomicU64::new(0),
             past: Mutex::new(vec![ClassStats::default(); classes]),
@@ -314,10 +321,14 @@ impl<M> Peer<M> {
         self.state.lock().seats.is_empty()
     }
 
-    /// The peer is gone for good: a later connection makes another one.
-    pub(super) fn end(&self, closed: Closed) {
-        self.state.lock().gone.get_or_insert(closed);
+    /// The peer is gone for good: a later connection makes another one. Its ended links that still hand messages over.
+    pub(super) fn end(&self, closed: Closed) -> Vec<Arc<Link>> {
+        let mut state = self.state.lock();
+        state.gone.get_or_insert(closed);
+        let ended = state.ended.iter().filter(|(_, link)| link.is_reading()).map(|(_, link)| link.clone()).collect();
+        drop(state);
         self.changed.notify_waiters();
+        ended
     }
 
     pub(super) fn is_gone(&self) -> bool {

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::config::UNTRUSTED_SHARE;
 
-/// A peer, by its number in this process.
+/// A peer, by a number that stays its own however often it connects: what it has waiting and running counts together.
+/// Two peers hardly ever share one; then they share a turn.
 pub(super) type PeerKey = u64;
 
 #[derive(Debug)]

@@ -67,8 +67,10 @@ impl<M> Drop for Ticket<M> {
 }
 
 impl<M> Requests<M> {
-    pub(super) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::new(Table { next: 1, pending: BTreeMap::new() }), limit })
+    /// `first`: the first ID. Drawn at random, because the other side may still be at work for an earlier life of this
+    /// node, or of its connection, and send the reply over the new one: it must fit no request of this one.
+    pub(super) fn new(limit: usize, first: u64) -> Arc<Self> {
+        Arc::new(Self { table: Mutex::new(Table { next: first, pending: BTreeMap::new() }), limit })
     }
 
     /// A place and an ID for a request.

@@ -7,6 +7,7 @@ use peerlane_transport::{
     AnyTransport, ClassId, ClassTable, CloseCode, Closed, Order, SendError, TrySend,
     admission::LocalPeer,
     identity::{PeerAddr, PeerId},
+    varint,
 };
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{sync::broadcast, task::AbortHandle, time::Instant};
@@ -24,7 +25,7 @@ use super::{
     registry::Registry,
     sync::Mutex,
 };
-use crate::protocol::Protocol;
+use crate::protocol::{MAX_HEAD, Protocol};
 
 pub(super) type NodeTransport = AnyTransport<PeerAddr, std::net::SocketAddr>;
 
@@ -70,7 +71,7 @@ impl<P: Protocol> Inner<P> {
         let classes = protocol.classes();
         let dispatch = classes.iter().map(|(id, c)| Dispatch::new(id, c.order, c.max_message, protocol.overflow(id), &config)).collect();
         Arc::new(Self {
-            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers),
+            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers, seed),
             dispatch,
             known: Known::new(config.known_peers),
             events: broadcast::Sender::new(config.events.clamp(1, 1 << 20)),
@@ -173,6 +174,11 @@ impl<P: Protocol> Inner<P> {
         origin: Option<u64>,
     ) -> Result<StreamWriter, PeerSendError> {
         let order = self.order(class);
+        let mut head = self.protocol.encode_head(head);
+        if head.len() > MAX_HEAD + varint::MAX_LEN {
+            // The other side would close the connection over it.
+            return Err(SendError::TooLarge { class, size: head.len(), limit: MAX_HEAD }.into());
+        }
         loop {
             let link = peer.wait_route(order, origin).await.map_err(|closed| gone(peer, closed))?;
             // Counted before it's open, so that the link isn't made to give way in between.
@@ -180,7 +186,7 @@ impl<P: Protocol> Inner<P> {
             match link.connection.open(class).await {
                 Ok(writer) => {
                     let mut writer = StreamWriter::new(writer, busy);
-                    writer.write(&mut self.protocol.encode_head(head)).await?;
+                    writer.write(&mut head).await?;
                     return Ok(writer);
                 }
                 Err(SendError::Closed(_)) => self.left(peer, &link).await,

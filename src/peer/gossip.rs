@@ -243,17 +243,21 @@ impl Gossip {
             }
             self.counters.sent.fetch_add(1, Ordering::Relaxed);
         } else {
-            // Too much for one: parts, in order. What finds no room, the peer asks for by hash.
-            for message in &messages {
-                match node.try_send(peer.clone(), message) {
-                    Ok(TrySend::Queued) => self.counters.sent.fetch_add(1, Ordering::Relaxed),
-                    _ => return,
-                };
+            // Too much for one: parts, in order. What finds no room, the peer asks for by hash, once the next belief names
+            // the root: beginning again with the first part would fill the queue with the same parts for ever.
+            let send = |message| matches!(node.try_send(peer.clone(), message), Ok(TrySend::Queued));
+            let sent = messages.iter().take_while(|message| send(message)).count();
+            self.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+            if sent == 0 {
+                return;
             }
             told.base = version;
             told.queued = None;
         }
-        lock(&self.told).insert(peer.clone(), told);
+        // What the peer told us meanwhile stays.
+        let mut all = lock(&self.told);
+        let root = all.get(peer).and_then(|told| told.root);
+        all.insert(peer.clone(), Told { root, ..told });
     }
 
     // ----- in
@@ -345,11 +349,12 @@ impl Gossip {
                 }
                 (merged, staging)
             });
-            let Ok((merged, mut staging)) = merging.await else { return };
-            let missing = match merged {
+            // A merge that panicked, or never ran: its place isn't kept.
+            let Ok((merged, mut staging)) = merging.await else { return lock(&self.pen).done(&root) };
+            let (missing, adopted) = match merged {
                 Ok(merged) => {
                     self.note(&merged);
-                    merged.missing
+                    (merged.missing, merged.accounts > 0)
                 }
                 Err(StoreMergeError::Invalid(error)) => {
                     tracing::warn!(signer = %data_encoding::HEXLOWER.encode(&belief.peer), %error, "an invalid lattice was vouched for");
@@ -368,9 +373,12 @@ impl Gossip {
             let sources = lock(&self.pen).sources(&root);
             let asking = Asking { node, counters: &self.counters };
             let fetched = acquire(&asking, &sources, &missing, &profile).await;
-            let progress = !fetched.cells.is_empty();
-            self.counters.acquired.fetch_add(fetched.cells.len() as u64, Ordering::Relaxed);
+            let acquired = fetched.cells.len();
+            self.counters.acquired.fetch_add(acquired as u64, Ordering::Relaxed);
+            let before = staging.bytes();
             let refused = staging.add(fetched.cells);
+            // Cells that find no room are no progress: what can't be completed within the bound must end.
+            let progress = adopted || staging.bytes() > before;
             if refused > 0 {
                 tracing::debug!(refused, "cells beyond the pen's bound are asked for again");
             }

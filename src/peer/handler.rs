@@ -12,7 +12,7 @@ use super::{Gossip, Service};
 use crate::{
     cad015::{Cad015, ErrorCode, Message, MessageType, Payload},
     cell::{Cell, Ref},
-    node::{Context, Handler},
+    node::{Context, Handler, StreamReader},
 };
 
 /// See the module's text.
@@ -56,7 +56,16 @@ impl PeerHandler {
     }
 }
 
+/// Code with which a streamed message is stopped.
+const NOT_STREAMED: u32 = 1;
+
 impl Handler<Cad015> for PeerHandler {
+    /// CAD015's messages are whole. One that trickles in would hold a worker as long as its sender likes.
+    async fn handle_streamed(&self, context: Context<Cad015>, _: Option<Message>, body: StreamReader) {
+        tracing::debug!(peer = %context.peer(), "a streamed message, which CAD015 has none of");
+        body.stop(NOT_STREAMED);
+    }
+
     async fn handle(&self, context: Context<Cad015>, message: Message) {
         let answer = match message.kind {
             MessageType::Belief => {

@@ -221,11 +221,18 @@ impl Verified {
             check(&operations, 0)
         } else {
             std::thread::scope(|scope| {
-                let parts = operations.chunks(size).enumerate().map(|(n, part)| scope.spawn(move || check(part, n * size)));
-                let parts: Vec<_> = parts.collect();
+                let spawn = |(n, part): (usize, _)| {
+                    let thread = std::thread::Builder::new().spawn_scoped(scope, move || check(part, n * size));
+                    // No thread to be had: here, then.
+                    thread.map_err(|_| check(part, n * size))
+                };
+                let parts: Vec<_> = operations.chunks(size).enumerate().map(spawn).collect();
                 // A thread that panicked has verified nothing.
                 let panicked = |n: usize| Some((n * size, OperationError::Signature(SignatureError::BadSignature)));
-                let results = parts.into_iter().enumerate().map(|(n, part)| part.join().unwrap_or_else(|_| panicked(n)));
+                let results = parts.into_iter().enumerate().map(|(n, part)| match part {
+                    Ok(thread) => thread.join().unwrap_or_else(|_| panicked(n)),
+                    Err(checked) => checked,
+                });
                 results.collect::<Vec<_>>().into_iter().flatten().next()
             })
         };

@@ -144,7 +144,7 @@ impl Service {
                 let snapshot = store.snapshot()?;
                 let status = Status { root: snapshot.root()?, peer, network, counts: snapshot.counts()?, uptime };
                 let mut cells = MemoryCells::default();
-                // Too long to embed: it's carried as a branch.
+                // Usually too long to embed: then it's carried as a branch.
                 let value = Writer::new(store.profile(), &mut cells).link(status.cell())?;
                 Ok(Message::result(id, value).with_branches(cells.0))
             })

@@ -19,7 +19,8 @@
 //! operation: O(length of its log), the one change that isn't O(log n). Only an account that signs twice pays with its log; who passes
 //! such logs on in numbers is a peer to be blocked.
 //!
-//! All calls block, on the disk and on each other; async callers use a blocking thread. Readers don't wait for writers.
+//! All calls block on the disk, and writers on each other; async callers use a blocking thread. Readers don't wait for writers.
+//! [`Store::root`], [`Store::version`] and [`Store::belief`] touch no disk and wait for none: any thread may call them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub const FORMAT: u32 = 1;
 
 /// The file within the data directory.
 const FILE: &str = "peer.redb";
+/// What it's called while it's made.
+const MAKING: &str = "peer.redb.new";
 
 /// Cells of recent changes kept in memory for beliefs, in bytes. When a belief is due after more than this, it names what it leaves out by
 /// its root, and receivers ask for it.
@@ -169,10 +172,13 @@ pub enum Include {
 pub struct Store {
     database: Database,
     profile: Profile,
+    /// Writers take turns: held over a whole change, the disk's sync included.
+    writing: Mutex<()>,
+    /// Held for a moment only: async callers ask for the root while a change is being written.
     state: Mutex<State>,
 }
 
-/// What's known without asking the database. The lock is also what makes writers take turns.
+/// What's known without asking the database.
 #[derive(Debug)]
 struct State {
     root: Index,
@@ -195,17 +201,47 @@ impl Store {
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Version`], [`StoreError::Network`], [`StoreError::Damaged`], [`StoreError::Io`]; nothing is changed then.
     pub fn open(directory: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let io = |error| StoreError::Io { path: directory.to_path_buf(), error };
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let file = directory.join(FILE);
+        let making = directory.join(MAKING);
+        if !file.try_exists().map_err(io)? {
+            // Made under another name, and complete when it gets its own: whoever is killed meanwhile leaves no half of one.
+            let database = match Self::database(&making, directory) {
+                // A half of one: nobody has it open, and nothing in it was acknowledged.
+                Err(StoreError::Damaged { .. }) => {
+                    std::fs::remove_file(&making).map_err(io)?;
+                    Self::database(&making, directory)?
+                }
+                database => database?,
+            };
+            let made = Self::start(database, directory, network, profile)?;
+            match std::fs::hard_link(&making, &file) {
+                // Another process was faster; which of the two has it shows below.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                // Not on every file system.
+                Err(_) => std::fs::rename(&making, &file).map_err(io)?,
+                Ok(()) => {}
+            }
+            std::fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io)?;
+            drop(made);
+        }
+        // Whoever was killed between the two left a second name.
+        let _ = std::fs::remove_file(&making);
+        Self::start(Self::database(&file, directory)?, directory, network, profile)
+    }
+
+    /// Opens a file, or makes it.
+    fn database(file: &Path, directory: &Path) -> Result<Database, StoreError> {
         let path = || directory.to_path_buf();
-        std::fs::create_dir_all(directory).map_err(|error| StoreError::Io { path: path(), error })?;
-        let database = Database::builder().set_cache_size(CACHE).create(directory.join(FILE)).map_err(|error| match error {
+        Database::builder().set_cache_size(CACHE).create(file).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: path() },
             DatabaseError::UpgradeRequired(version) => StoreError::Version { path: path(), found: format!("redb {version}") },
             DatabaseError::Storage(StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
                 StoreError::Io { path: path(), error }
             }
             other => StoreError::Damaged { path: path(), what: other.to_string() },
-        })?;
-        Self::start(database, directory, network, profile)
+        })
     }
 
     /// A store in memory, for tests and simulations.
@@ -267,7 +303,12 @@ impl Store {
                 }
             }
         };
-        Ok(Self { database, profile, state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0 }) })
+        Ok(Self {
+            database,
+            profile,
+            writing: Mutex::default(),
+            state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0 }),
+        })
     }
 
     /// The hash and the limits that the store was opened with.
@@ -281,10 +322,16 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A writer's turn.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The value ID of the root. Peers with equal roots hold the same logs.
     #[must_use]
     pub fn root(&self) -> ValueId {
-        root_ref(&self.lock().root, &self.profile).id(&self.profile)
+        let root = self.lock().root.clone();
+        root_ref(&root, &self.profile).id(&self.profile)
     }
 
     /// Counts the changes since the store was opened.
@@ -308,11 +355,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when nothing of the batch was stored.
     pub fn append(&self, batch: Vec<Verified>, staged: &dyn CellSource) -> Result<Vec<Result<Appended, WrongSequence>>, StoreError> {
-        let mut state = self.lock();
+        let _turn = self.turn();
+        let root = self.lock().root.clone();
         let snapshot = self.snapshot()?;
-        let (change, results) = lattice::append(&self.profile, &snapshot, staged, &state.root, batch)?;
+        let (change, results) = lattice::append(&self.profile, &snapshot, staged, &root, batch)?;
         if let Some(change) = change {
-            self.commit(&mut state, change, &[], true)?;
+            self.commit(change, &[], true)?;
         }
         Ok(results)
     }
@@ -326,16 +374,16 @@ impl Store {
     pub fn merge(&self, theirs: &Ref, staged: &dyn CellSource, limit: usize) -> Result<Merged, StoreMergeError> {
         let mut merged = Merged::default();
         loop {
-            let mut state = self.lock();
+            let _turn = self.turn();
+            let root = self.lock().root.clone();
             let snapshot = self.snapshot()?;
-            let Step { change, missing, more, equivocations } =
-                lattice::merge(&self.profile, &snapshot, staged, &state.root, theirs, limit)?;
+            let Step { change, missing, more, equivocations } = lattice::merge(&self.profile, &snapshot, staged, &root, theirs, limit)?;
             let stuck = change.is_none();
             let new = if equivocations.is_empty() { Vec::new() } else { snapshot_new(&self.database, equivocations)? };
             if let Some(change) = change {
                 merged.operations += change.accounts.iter().map(|a| a.added.len() as u64).sum::<u64>();
                 merged.accounts += change.accounts.len() as u64;
-                self.commit(&mut state, change, &new, false)?;
+                self.commit(change, &new, false)?;
             } else if !new.is_empty() {
                 self.remember(&new)?;
             }
@@ -354,7 +402,8 @@ impl Store {
         Ok(())
     }
 
-    fn commit(&self, state: &mut State, change: Change, equivocations: &[Equivocation], own: bool) -> Result<(), StoreError> {
+    /// In a writer's turn.
+    fn commit(&self, change: Change, equivocations: &[Equivocation], own: bool) -> Result<(), StoreError> {
         let transaction = self.database.begin_write()?;
         {
             let mut cells = transaction.open_table(CELLS)?;
@@ -386,11 +435,13 @@ impl Store {
         }
         write_equivocations(&transaction, equivocations)?;
         transaction.commit()?;
-        state.root = change.root;
-        state.version += 1;
         // Copied: a slice would keep the whole message alive that it came in, unaccounted.
         let cells: Vec<_> = change.cells.iter().map(|(id, encoding)| (*id, Bytes::copy_from_slice(encoding))).collect();
         let bytes = cells.iter().map(|(_, encoding)| encoding.len() + ValueId::LEN).sum();
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.root = change.root;
+        state.version += 1;
         state.recent.push_back(Recent { version: state.version, own, cells, bytes });
         state.recent_bytes += bytes;
         while state.recent_bytes > MAX_RECENT {

@@ -383,6 +383,10 @@ fn carry(
                 return;
             }
         }
+        if *wire2.borrow() == Wire::Hole {
+            // The end vanishes too.
+            cut(&mut wire2).await;
+        }
         let _ = to.shutdown().await;
     });
 }

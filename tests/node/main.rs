@@ -7,4 +7,5 @@ mod kit;
 mod moves;
 mod real;
 mod requests;
+mod returns;
 mod shutdown;

@@ -173,6 +173,26 @@ async fn a_restarted_peer_replaces_its_dead_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_connection_of_a_peer_that_is_back_holds_up_no_shutdown() {
+    for (stays, restarts) in [(1, 2), (2, 1)] {
+        let world = World::new();
+        let quick = config(|config| config.probe_timeout = SECOND);
+        let a = builder(&world, &local(stays), &["quic"]).handler(Echo::default()).config(quick).start().await.unwrap();
+        let b = node(&world, restarts, Echo::default()).await;
+        b.connect(&addr(&a)).await.unwrap();
+        until("both know", || a.peers().len() == 1).await;
+        world.wire(None, Wire::Hole);
+        drop(b);
+        let again = node(&world, restarts, Echo::default()).await;
+        again.connect(&addr(&a)).await.unwrap();
+        until("both are there", || a.peers()[0].connections == 2).await;
+        let start = tokio::time::Instant::now();
+        a.shutdown().await;
+        assert!(start.elapsed() <= SECOND, "longer than a life sign may take: {:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_streamed_message_delays_the_move_and_survives_it() {
     for (dialer, listener) in [(1, 2), (2, 1)] {
         let world = World::new();

@@ -199,3 +199,12 @@ async fn a_streamed_message_without_a_head_is_collected_or_refused() {
         assert_eq!(echo.count(), 0);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_too_long_is_refused_here_and_costs_no_connection() {
+    let (_world, a, b) = pair(Echo::default()).await;
+    let head = Message::note(BULK, vec![1; 17 * 1024]);
+    let error = a.open(b.peer_id(), BULK, Some(&head)).await.unwrap_err();
+    assert!(matches!(error, peerlane::node::PeerSendError::Send(SendError::TooLarge { .. })), "{error}");
+    assert_eq!(a.request(b.peer_id(), Message::ask(QUERY, "x"), LONG).await.unwrap().body(), b"x");
+}

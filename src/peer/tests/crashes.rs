@@ -168,3 +168,24 @@ fn state_is_whole(left: usize, luck: &mut impl FnMut() -> bool) {
         assert!(store.append(ops, &cells).unwrap().iter().all(Result::is_ok));
     }
 }
+
+#[test]
+fn a_kill_while_the_store_is_made_leaves_nothing_that_cant_be_opened() {
+    for left in 0.. {
+        // kill -9: what was written stays, in its order, synced or not.
+        let disk = Disk::new(Vec::new(), left);
+        let whole = Store::on(disk.clone(), "test", NATIVE).is_ok();
+        let directory = tempfile::tempdir().unwrap();
+        let image = disk.0.lock().unwrap().now.clone();
+        std::fs::write(directory.path().join("peer.redb.new"), image).unwrap();
+        for _ in 0..2 {
+            let again = Store::open(directory.path(), "test", NATIVE);
+            assert!(again.is_ok(), "after {left} operations on the file: {:?}", again.err());
+        }
+        let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
+        assert_eq!(files, ["peer.redb"]);
+        if whole {
+            break;
+        }
+    }
+}

@@ -174,3 +174,61 @@ fn stores_and_views_go_to_other_threads() {
     shared::<Staging>();
     shared::<BeliefDelta>();
 }
+
+/// A disk whose sync takes as long as the test likes.
+#[derive(Debug)]
+struct Slow {
+    memory: redb::backends::InMemoryBackend,
+    /// While somebody holds it, nothing is synced.
+    held: std::sync::Arc<std::sync::Mutex<()>>,
+    syncing: std::sync::mpsc::Sender<()>,
+}
+
+impl redb::StorageBackend for Slow {
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> std::io::Result<()> {
+        let _ = self.syncing.send(());
+        let _held = self.held.lock().unwrap();
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
+        self.memory.write(offset, data)
+    }
+}
+
+#[test]
+fn nobody_waits_for_the_disk_to_learn_the_root() {
+    let (syncing, synced) = std::sync::mpsc::channel();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(()));
+    let slow = Slow { memory: redb::backends::InMemoryBackend::new(), held: held.clone(), syncing };
+    let store = std::sync::Arc::new(Store::on(slow, "test", NATIVE).unwrap());
+    let (root, version) = (store.root(), store.version());
+    while synced.try_recv().is_ok() {}
+    let hold = held.lock().unwrap();
+    let writer = std::thread::spawn({
+        let store = store.clone();
+        move || fill(&store, run(0, 1, 5, "a"))
+    });
+    synced.recv().unwrap();
+    // As the gossip asks, on the runtime's own threads.
+    let (answer, answered) = std::sync::mpsc::channel();
+    let reader = store.clone();
+    std::thread::spawn(move || answer.send((reader.root(), reader.version(), reader.belief(0, Include::All).version)));
+    let now = answered.recv_timeout(std::time::Duration::from_secs(20));
+    drop(hold);
+    writer.join().unwrap();
+    assert_eq!(now, Ok((root, version, version)), "what isn't durable yet isn't told either");
+    assert!(store.version() > version && store.root() != root);
+}

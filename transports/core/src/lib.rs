@@ -36,6 +36,6 @@ pub use admission::hello;
 pub use class::{ClassId, ClassTable, Delivery, Inbound, MessageReader, Order, TrafficClass, Urgency};
 pub use connection::{
     AnyListener, AnyTransport, AnyUpgrade, BadControl, ClassStats, Connection, ConnectionStats, Control, Expecting, LaneSource, Listener,
-    MessageWriter, PathStats, Session, SessionInfo, Transport, Upgrade, framing,
+    MessageWriter, PathStats, Session, SessionInfo, Settle, Transport, Upgrade, framing, settle,
 };
 pub use error::{CloseCode, Closed, ClosedBy, ConnectError, ListenError, RecvError, SendError, TrySend};

@@ -19,6 +19,14 @@ pub const MAX_REASON: usize = 256;
 pub const MAX_HELLO: usize = 2048;
 /// A message up to this size shares its class's stream; a larger one of an `Any` class takes its own. Bytes, encoded.
 pub const SMALL_MESSAGE: usize = 64 * 1024;
+/// A message up to this size of an urgent `Any` class may go on a stream of its own where a transport has streams to
+/// spare, so that a loss of one delays no other. Bytes: three packets, which most queries and answers fit.
+pub const MESSAGE_STREAM: usize = 4096;
+/// Such streams at once, per direction and connection. Count. Beyond it messages share their class's stream.
+pub const MESSAGE_STREAMS: usize = 64;
+/// What such a message costs beside its bytes of its class's credit. Bytes: about what it costs the receiver while it
+/// waits for room.
+pub const MESSAGE_STREAM_OVERHEAD: usize = 512;
 /// What the scheduler lets go at once. Bytes. The longest that an urgent message waits behind one already begun.
 pub const QUANTUM: usize = 16 * 1024;
 /// What is counted for a queued message beside its bytes, so that empty messages are bounded too. Bytes.
@@ -100,6 +108,12 @@ impl Limits {
                 QUANTUM * classes.lanes_total(),
             ),
         ];
+        rows.push(row(
+            "message streams".into(),
+            format!("{MESSAGE_STREAMS} x {MESSAGE_STREAM} B"),
+            "small urgent messages in transit on streams of their own (QUIC)",
+            MESSAGE_STREAMS * MESSAGE_STREAM,
+        ));
         for (_, class) in classes.iter() {
             let streamed = MAX_OPEN_STREAMED * STREAM_BUFFER;
             let name = |what: &str| format!("{}: {what}", class.name);

@@ -1,5 +1,5 @@
-//! Drives a session over a QUIC connection: one task writes what the scheduler lets go, one watches the connection and
-//! reads control frames and datagrams, and each of the other side's streams has a reader.
+//! Drives a session over a QUIC connection, in the connection's one task: a writer writes what the scheduler lets go, and
+//! control frames, datagrams and each of the other side's streams have a reader.
 
 use std::{
     future::Future,
@@ -10,18 +10,21 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use peerlane_transport::{
     CloseCode, ClosedBy, Control, Delivery, Session,
-    class::{DatagramState, Outgoing},
+    class::{DatagramState, Offer, Outgoing},
     limits,
 };
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
-use tokio::task::JoinSet;
 
 use crate::{
     budget::{Budget, Claim},
+    congestion::Published,
+    copies::Copies,
     error::{close_number, closed},
-    lanes::{self, CONTROL_PRIORITY, SendLanes, Wrote},
+    lanes::{self, CONTROL_PRIORITY, SendLanes, Wrote, priority},
+    messages::{Left, MessageStreams, Receiving},
 };
 
 /// A connection after handshake and hello.
@@ -31,6 +34,14 @@ pub(crate) struct Established {
     /// Control bytes that came with the hello.
     pub(crate) early: BytesMut,
     pub(crate) budget: Budget,
+    pub(crate) messages: MessagePolicy,
+}
+
+/// When a small message has a stream of its own, and copies.
+pub(crate) struct MessagePolicy {
+    pub(crate) above: Option<Duration>,
+    pub(crate) copies: Vec<Duration>,
+    pub(crate) path: Arc<Published>,
 }
 
 /// How long the last control frame may take.
@@ -38,7 +49,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Drives the session until the connection is over.
 pub(crate) async fn drive(established: Established, session: Arc<Session>) {
-    let Established { connection, control: (send, receive), early, budget } = established;
+    let Established { connection, control: (send, receive), early, budget, messages } = established;
     let _ = send.set_priority(CONTROL_PRIORITY);
     let datagrams = session.table().iter().any(|(_, class)| class.delivery == Delivery::Datagram);
     let mut writer = Writer {
@@ -49,24 +60,49 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         budget,
         datagrams,
         datagram: None,
+        streams: MessageStreams::new(connection.clone()),
+        copies: Copies::new(messages.copies),
+        above: messages.above,
+        path: messages.path,
     };
-    let mut tasks = JoinSet::new();
-    if datagrams {
-        tasks.spawn(read_datagrams(connection.clone(), session.clone()));
-    }
-    tasks.spawn(accept_lanes(connection.clone(), session.clone()));
-    tasks.spawn(read_control(receive, early, session.clone()));
+    let arrived = Receiving::default();
+    let mut readers = FuturesUnordered::<Reading<'_>>::new();
+    readers.push(Box::pin(read_datagrams(&connection, &session, &arrived)));
+    readers.push(Box::pin(accept_lanes(&connection, &session, &arrived)));
+    let mut control = pin!(read_control(receive, early, &session));
+    let mut said_all = false;
 
-    tokio::select! {
-        biased;
-        error = connection.closed() => session.end(closed(&error)),
-        () = session.over().cancelled() => {}
-        () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => session.end(closed(&connection.closed().await)),
+    loop {
+        tokio::select! {
+            biased;
+            () = session.over().cancelled() => break,
+            () = &mut control, if !said_all => said_all = true,
+            Some(()) = readers.next() => {}
+            () = std::future::poll_fn(|cx| writer.poll(cx, &session)) => {
+                session.end(closed(&connection.closed().await));
+                break;
+            }
+            error = connection.closed() => {
+                // What came before the end counts, DRAINED above all. With the connection gone, nothing is waited for.
+                if !said_all {
+                    control.as_mut().await;
+                }
+                session.end(closed(&error));
+                break;
+            }
+        }
     }
     if let Some(why) = session.closed() {
         if why.by == ClosedBy::Local && why.code == CloseCode::Done {
             // A drained connection's last control frame must arrive: CONNECTION_CLOSE would take its place.
-            let _ = tokio::time::timeout(LAST_WORDS, writer.finish(&session)).await;
+            let _ = tokio::time::timeout(LAST_WORDS, async {
+                tokio::select! {
+                    biased;
+                    () = writer.finish(&session) => {}
+                    () = async { while readers.next().await.is_some() {} std::future::pending().await } => {}
+                }
+            })
+            .await;
         }
         if why.by != ClosedBy::Remote {
             connection.close(close_number(why.code), &why.reason.as_bytes()[..why.reason.len().min(limits::MAX_REASON)]);
@@ -74,33 +110,29 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
     }
     // Only now may the streams go: dropping one tells the other side that it ends here.
     drop(writer);
-    tasks.shutdown().await;
 }
 
-async fn accept_lanes(connection: Connection, session: Arc<Session>) {
-    let mut readers = JoinSet::new();
+type Reading<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+
+async fn accept_lanes(connection: &Connection, session: &Arc<Session>, arrived: &Receiving) {
+    let mut readers = FuturesUnordered::new();
     loop {
-        // Bounded by quinn's stream limit, which is the lanes agreed: a stream counts until it's read to its end.
+        // Bounded: a stream counts in quinn's limit until it's read to its end, and what is read and waits for room holds
+        // its class's credit.
         tokio::select! {
             biased;
             () = session.over().cancelled() => break,
-            Some(_) = readers.join_next(), if !readers.is_empty() => {}
+            Some(_) = readers.next() => {}
             stream = connection.accept_uni() => match stream {
-                Ok(stream) => {
-                    readers.spawn(lanes::receive(session.clone(), stream));
-                }
-                // Said before the readers are stopped, so that who waits for a message hears why.
-                Err(error) => {
-                    session.end(closed(&error));
-                    break;
-                }
+                Ok(stream) => readers.push(lanes::receive(session.clone(), arrived.clone(), stream)),
+                // Who drives the connection says how it ended.
+                Err(_) => break,
             },
         }
     }
-    readers.shutdown().await;
 }
 
-async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<Session>) {
+async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: &Session) {
     loop {
         loop {
             match Control::decode(&mut input) {
@@ -121,7 +153,7 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<
             Ok(Some(chunk)) => input.extend_from_slice(&chunk.bytes),
             // The other side has said its last; what closes the connection follows, or liveness sees that it doesn't.
             Ok(None) => return,
-            Err(quinn::ReadError::ConnectionLost(error)) => return session.end(closed(&error)),
+            Err(quinn::ReadError::ConnectionLost(_)) => return,
             Err(error) => {
                 session.violation(CloseCode::Protocol, format!("the control stream was cut off: {error}"));
                 return;
@@ -130,19 +162,19 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: Arc<
     }
 }
 
-async fn read_datagrams(connection: Connection, session: Arc<Session>) {
+async fn read_datagrams(connection: &Connection, session: &Session, arrived: &Receiving) {
     while let Ok(datagram) = connection.read_datagram().await {
-        let verdict = match datagram.split_first() {
-            Some((class, message)) => session.on_datagram(*class, message),
-            None => Err(session.violation(CloseCode::Protocol, "an empty datagram")),
-        };
-        if verdict.is_err() {
+        if arrived.datagram(session, &datagram).is_err() {
             return;
         }
     }
 }
 
 type SendingDatagram = Pin<Box<dyn Future<Output = Result<(), SendDatagramError>> + Send>>;
+
+/// What is handed to quinn at once, in bytes. More than a quantum, so that a message of 64 KiB is one call. An urgent message
+/// doesn't wait behind it: quinn sends that one's stream first.
+const SEGMENT: usize = 4 * limits::QUANTUM;
 
 /// The one task that hands bytes to quinn. Because there's one, quinn's order of waking blocked writers doesn't matter:
 /// whatever woke it, it asks the scheduler.
@@ -157,6 +189,11 @@ struct Writer {
     datagrams: bool,
     /// A datagram that waits for room in quinn.
     datagram: Option<SendingDatagram>,
+    streams: MessageStreams,
+    copies: Copies,
+    /// The round-trip time from which on small messages have streams of their own.
+    above: Option<Duration>,
+    path: Arc<Published>,
 }
 
 impl Writer {
@@ -164,6 +201,7 @@ impl Writer {
     fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
         let outbox = session.outbox();
         outbox.unblock();
+        self.copies.poll(cx, &self.connection, self.path.rate());
         loop {
             while !self.waiting.is_empty() {
                 self.claim(Claim::Urgent);
@@ -173,23 +211,39 @@ impl Writer {
                     Poll::Pending => break,
                 }
             }
-            let datagrams = self.datagram_state(cx);
+            let offer = Offer { datagrams: self.datagram_state(cx), message_stream: self.message_stream(cx) };
             if !self.waiting.is_empty() {
                 // Control goes first. It has a budget of its own, so only a peer that doesn't read it gets here.
                 outbox.register(cx.waker());
                 return Poll::Pending;
             }
+            match self.streams.poll_leave(cx) {
+                Poll::Ready(Some(Left { stream, class, message })) => {
+                    self.copies.sent(message.len());
+                    self.copies.add(stream, class, message, self.connection.max_datagram_size());
+                }
+                Poll::Ready(None) => {}
+                Poll::Pending if self.refill(cx) => continue,
+                Poll::Pending => {
+                    outbox.register(cx.waker());
+                    return Poll::Pending;
+                }
+            }
             outbox.register(cx.waker());
-            match outbox.next(limits::QUANTUM, datagrams) {
+            match outbox.next(SEGMENT, offer) {
                 Some(Outgoing::Control(frames)) => self.waiting = frames,
                 Some(Outgoing::Segment(segment)) => {
                     self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });
+                    let bytes = segment.bytes;
                     match self.lanes.poll_write(cx, segment) {
-                        Wrote::All => {}
+                        Wrote::All => self.copies.sent(bytes),
                         // Nobody else gets what this one couldn't have: when there's room, the scheduler is asked again.
                         Wrote::Full(rest) => {
+                            self.copies.sent(bytes.saturating_sub(rest.bytes));
                             outbox.give_back(rest, false);
-                            return Poll::Pending;
+                            if !self.refill(cx) {
+                                return Poll::Pending;
+                            }
                         }
                         Wrote::Unopened(rest) => outbox.give_back(rest, true),
                         Wrote::Over => return Poll::Ready(()),
@@ -202,6 +256,10 @@ impl Writer {
                     let (connection, datagram) = (self.connection.clone(), datagram.freeze());
                     self.datagram = Some(Box::pin(async move { connection.send_datagram_wait(datagram).await }));
                 }
+                Some(Outgoing::Message { class, message }) => {
+                    self.claim(Claim::Urgent);
+                    self.streams.begin(class, priority(session.table(), class.0), message);
+                }
                 Some(_) => {}
                 None => return Poll::Pending,
             }
@@ -210,11 +268,14 @@ impl Writer {
 
     /// Writes the control frames that are left, and waits until the other side has them.
     async fn finish(&mut self, session: &Session) {
-        while let Some(Outgoing::Control(frames)) = session.outbox().next(0, DatagramState::None) {
+        loop {
             self.claim(Claim::Urgent);
-            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() || self.control.write_chunk(frames).await.is_err()
-            {
+            if self.control.write_chunk(std::mem::take(&mut self.waiting)).await.is_err() {
                 return;
+            }
+            match session.outbox().next(0, DatagramState::None) {
+                Some(Outgoing::Control(frames)) => self.waiting = frames,
+                _ => break,
             }
         }
         if self.control.finish().is_ok() {
@@ -222,11 +283,27 @@ impl Writer {
         }
     }
 
-    fn claim(&mut self, claim: Claim) {
-        let connection = &self.connection;
-        if let Some(window) = self.budget.change(claim, || connection.rtt()) {
-            connection.set_send_window(window);
+    /// quinn takes no more: whether it does now, since less is in flight than may be. Else the task is woken when it's to be
+    /// asked again.
+    fn refill(&mut self, cx: &Context<'_>) -> bool {
+        let more = self.budget.refill();
+        match more {
+            Some(window) => self.connection.set_send_window(window),
+            None => self.path.wake_at_ack(cx.waker()),
         }
+        more.is_some()
+    }
+
+    fn claim(&mut self, claim: Claim) {
+        if let Some(window) = self.budget.change(claim) {
+            self.connection.set_send_window(window);
+        }
+    }
+
+    /// The largest message that may have a stream of its own now.
+    fn message_stream(&mut self, cx: &mut Context<'_>) -> usize {
+        let far = self.above.is_some_and(|above| above.is_zero() || self.path.rtt().is_some_and(|rtt| rtt >= above));
+        if far && self.streams.poll_spare(cx) { limits::MESSAGE_STREAM } else { 0 }
     }
 
     fn datagram_state(&mut self, cx: &mut Context<'_>) -> DatagramState {

@@ -12,12 +12,12 @@ use std::{
 
 use bytes::Bytes;
 use peerlane_transport::{
-    ClassTable, CloseCode, Closed, LaneSource, Session, Urgency,
+    ClassTable, CloseCode, Closed, ClosedBy, LaneSource, Session, Urgency,
     class::{Lane, Segment},
 };
 use quinn::{Connection, RecvStream, SendStream};
 
-use crate::error::closed;
+use crate::{error::closed, messages::Receiving};
 
 /// Chunks taken from quinn at once: one lock for that many packets.
 const CHUNKS: usize = 32;
@@ -25,7 +25,7 @@ const CHUNKS: usize = 32;
 /// quinn sends streams of a higher priority first. Control frames go before all.
 pub(crate) const CONTROL_PRIORITY: i32 = 1000;
 
-fn priority(table: &ClassTable, class: u8) -> i32 {
+pub(crate) fn priority(table: &ClassTable, class: u8) -> i32 {
     match table.get(peerlane_transport::ClassId(class)) {
         Some(class_) if class_.urgency == Urgency::Latency => 100 - i32::from(class),
         // Bulk classes share one priority: what of them is in quinn is little, and quinn's round robin is fair.
@@ -139,17 +139,29 @@ impl LaneSource for StreamSource {
 }
 
 /// Reads one of the other side's streams to its end. `Err`: the connection is over.
-pub(crate) async fn receive(session: Arc<Session>, mut stream: RecvStream) -> Result<(), Closed> {
+pub(crate) async fn receive(session: Arc<Session>, messages: Receiving, mut stream: RecvStream) -> Result<(), Closed> {
     let mut lane = [0];
     match stream.read_exact(&mut lane).await {
         Ok(()) => {}
         Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(error))) => return Err(closed(&error)),
         Err(_) => return Err(session.violation(CloseCode::Protocol, "a stream without a lane")),
     }
+    let Lane { class, slot } = Lane::from_byte(lane[0]);
+    if slot == Lane::MESSAGE {
+        return messages.stream(&session, class, stream).await.inspect_err(|error| fault(&session, error));
+    }
     let mut source = StreamSource { session: session.clone(), stream, chunks: [const { Bytes::new() }; CHUNKS] };
-    let received = session.receive_lane(Lane::from_byte(lane[0]), &mut source).await;
-    if received.is_ok() && lane[0] & 15 == 0 && session.closed().is_none() {
+    let received = session.receive_lane(Lane { class, slot }, &mut source).await;
+    if received.is_ok() && slot == 0 && session.closed().is_none() {
         return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
     }
-    received.inspect_err(|error| session.end(error.clone()))
+    received.inspect_err(|error| fault(&session, error))
+}
+
+/// Ends the connection for a lane's fault. That the connection is lost isn't one: who drives it sees to that, when what had
+/// arrived before has been read.
+fn fault(session: &Session, error: &Closed) {
+    if error.by == ClosedBy::Local {
+        session.end(error.clone());
+    }
 }

@@ -25,8 +25,9 @@ use crate::{
     budget::Budget,
     config::{self, EndpointKeys, QuicConfig},
     congestion::Published,
-    driver::{Established, drive},
+    driver::{Established, MessagePolicy, drive},
     error::{self, close_number},
+    runtime::{ConnectionTask, Joined},
     socket::{self, Buffers},
 };
 
@@ -113,7 +114,7 @@ impl QuicTransport {
             return Ok(endpoint);
         }
         let (socket, buffers) = socket::bind(unspecified(v6), self.0.config.socket_buffer)?;
-        let endpoint = Endpoint::new(self.0.keys.endpoint(), None, socket, Arc::new(quinn::TokioRuntime))?;
+        let endpoint = Endpoint::new(self.0.keys.endpoint(), None, socket, Arc::new(Joined))?;
         // Two first dials at once: one's endpoint is kept, the other's has no connection and goes.
         Ok(cell.get_or_init(|| (endpoint, buffers)))
     }
@@ -142,14 +143,16 @@ impl QuicTransport {
         let mut client = quinn::ClientConfig::new(self.0.crypto.clone());
         client.transport_config(config::transport(&self.0.config, &self.0.peer, &published, self.qlog("dial")));
         let name = server_name(expected)?;
-        let connecting = endpoint.connect_with(client, addr, &name.to_str()).map_err(|error| ConnectError::Config(error.to_string()))?;
-        self.establish(connecting, Some(expected), published, *buffers).await
+        let (connecting, task) = ConnectionTask::spawn(|| endpoint.connect_with(client, addr, &name.to_str()));
+        let connecting = connecting.map_err(|error| ConnectError::Config(error.to_string()))?;
+        self.establish(connecting, task, Some(expected), published, *buffers).await
     }
 
     /// Handshake, identity, hello, session: the same on both sides.
     async fn establish(
         &self,
         connecting: Connecting,
+        task: ConnectionTask,
         expected: Option<&PeerId>,
         published: Arc<Published>,
         buffers: Buffers,
@@ -199,9 +202,11 @@ impl QuicTransport {
         let (session, handle) = Session::start(info, agreed, peer.terms.classes.clone(), peer.terms.limits.clone());
         session.guard(peer.lists.clone(), id);
         let (receive, send) = control.into_inner();
-        let budget = Budget::new(published, self.0.config.max_in_flight);
+        let config = &self.0.config;
+        let messages = MessagePolicy { above: config.message_streams, copies: config.copies.clone(), path: published.clone() };
+        let budget = Budget::new(published, config.max_in_flight);
         guard.disarm();
-        tokio::spawn(drive(Established { connection, control: (send, receive), early, budget }, session));
+        task.join(drive(Established { connection, control: (send, receive), early, budget, messages }, session)).await;
         Ok(handle)
     }
 }
@@ -295,7 +300,7 @@ impl Transport for QuicTransport {
         let bind = |source| ListenError::Bind { addr: format!("{local} (UDP)"), source };
         let (socket, buffers) = socket::bind(*local, self.0.config.socket_buffer).map_err(bind)?;
         let server = config::server(&self.0.peer, &self.0.config, &self.0.keys)?;
-        let endpoint = Endpoint::new(self.0.keys.endpoint(), Some(server.clone()), socket, Arc::new(quinn::TokioRuntime)).map_err(bind)?;
+        let endpoint = Endpoint::new(self.0.keys.endpoint(), Some(server.clone()), socket, Arc::new(Joined)).map_err(bind)?;
         let local = endpoint.local_addr().map_err(bind)?;
         Ok(QuicListener { transport: self.clone(), endpoint, server, local, buffers })
     }
@@ -388,8 +393,8 @@ impl Upgrade for QuicUpgrade {
         let work = async {
             let published = Published::new();
             server.transport_config(config::transport(&transport.0.config, &transport.0.peer, &published, transport.qlog("accept")));
-            let connecting = incoming.accept_with(Arc::new(server)).map_err(error::connect)?;
-            transport.establish(connecting, None, published, buffers).await
+            let (connecting, task) = ConnectionTask::spawn(|| incoming.accept_with(Arc::new(server)));
+            transport.establish(connecting.map_err(error::connect)?, task, None, published, buffers).await
         };
         let connection =
             tokio::time::timeout(limit, work).await.unwrap_or(Err(ConnectError::Timeout { what: "the QUIC handshake", limit }))?;

@@ -82,6 +82,7 @@ async fn carry(path: Arc<Path>, front: Arc<UdpSocket>, listener: SocketAddr) {
 }
 
 struct Quic {
+    config: QuicConfig,
     path: Arc<Path>,
     runtime: Handle,
 }
@@ -90,7 +91,7 @@ impl Factory for Quic {
     type Transport = QuicTransport;
 
     fn transport(&self, peer: &LocalPeer) -> Result<QuicTransport, ConnectError> {
-        QuicTransport::new(peer.clone(), QuicConfig::default())
+        QuicTransport::new(peer.clone(), self.config.clone())
     }
 
     fn local(&self) -> SocketAddr {
@@ -124,9 +125,22 @@ impl Factory for Quic {
 
 #[test]
 fn quic_passes() {
+    passes(QuicConfig::default());
+}
+
+/// As over a long way, where each small urgent message has a stream of its own; and each is copied at once.
+#[test]
+fn quic_passes_with_a_stream_for_each_message() {
+    let mut config = QuicConfig::default();
+    config.message_streams = Some(Duration::ZERO);
+    config.copies = vec![Duration::ZERO, Duration::from_millis(1)];
+    passes(config);
+}
+
+fn passes(config: QuicConfig) {
     // The proxy has a runtime of its own: the suite counts the tasks and descriptors of its own one.
     let proxies = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let quic = Quic { path: Arc::default(), runtime: proxies.handle().clone() };
+    let quic = Quic { config, path: Arc::default(), runtime: proxies.handle().clone() };
     let claims = Capabilities { identity: true, loss_isolated: true, datagrams: true, kernel_queue: true };
     let filter = std::env::var("PEERLANE_CONFORMANCE").unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

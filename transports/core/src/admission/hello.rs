@@ -6,8 +6,9 @@
 //!
 //! HELLO's body: version (2 bytes) | network (1 byte length, name) | idle timeout (varint, ms) | count of
 //! classes (1 byte) | per class: name (1 byte length, name) | flags (1 byte: 1 Fifo, 2 Datagram) | largest
-//! message (varint) | window (varint) | large lanes (1 byte) | large window (varint). Bytes behind that are
-//! left for later versions and ignored.
+//! message (varint) | window (varint) | large lanes (1 byte) | large window (varint). Extensions follow to the end: tag
+//! (varint) | length (varint) | value. One with an even tag is ignored by who doesn't know it; one with an odd tag is
+//! refused. There are none yet.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::{
     CloseCode, Closed, ClosedBy, ConnectError,
-    class::{ClassId, ClassTable, Delivery, Order, TrafficClass},
+    class::{ClassId, ClassTable, Delivery, Lane, Order, TrafficClass},
     connection::{Control, framing::hear_out},
     limits::{self, Limits},
     varint,
@@ -120,7 +121,7 @@ fn announced(body: &mut Bytes) -> Option<Announced> {
     let flags = body.try_get_u8().ok().filter(|flags| *flags < 4)?;
     let mut size = || usize::try_from(varint::get(body)?).ok().map(|size| size.min(limits::MAX_BUDGET));
     let (max_message, window) = (size()?, size()?);
-    let large_lanes = body.try_get_u8().ok().filter(|lanes| *lanes < 16)?;
+    let large_lanes = body.try_get_u8().ok().filter(|lanes| *lanes < Lane::MESSAGE)?;
     let large_window = usize::try_from(varint::get(body)?).ok()?.min(limits::MAX_BUDGET);
     Some(Announced {
         name,
@@ -131,6 +132,21 @@ fn announced(body: &mut Bytes) -> Option<Announced> {
         large_lanes,
         large_window,
     })
+}
+
+/// Judges what stands behind the classes. No extension is known yet, so this is what keeps the place open for them.
+fn extensions(body: &mut Bytes) -> Result<(), &'static str> {
+    while !body.is_empty() {
+        let (Some(tag), Some(len)) = (varint::get(body), varint::get(body)) else { return Err("a broken extension") };
+        if len > body.len() as u64 {
+            return Err("a broken extension");
+        }
+        body.advance(len as usize);
+        if tag % 2 == 1 {
+            return Err("an extension that must be understood and isn't");
+        }
+    }
+    Ok(())
 }
 
 /// Judges the other side's hello.
@@ -176,6 +192,7 @@ pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
             ours.max_message = ours.max_message.min(limits::SMALL_MESSAGE);
         }
     }
+    extensions(&mut body).map_err(|what| Closed::local(CloseCode::BadHello, what))?;
     let sending =
         ClassTable::new(sending).map_err(|error| Closed::local(CloseCode::BadHello, format!("the other side's classes: {error}")))?;
     Ok(Agreed { sending, known, from_remote, idle_timeout: terms.limits.idle_timeout.min(idle.max(Duration::from_secs(1))) })
@@ -295,6 +312,17 @@ mod tests {
         assert_eq!(at_b.known, [false, true]);
         assert_eq!(at_b.sending[ClassId(1)].max_message, 1000);
         assert_eq!((at_a.idle_timeout, at_b.idle_timeout), (Duration::from_secs(7), Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn an_unknown_extension_is_ignored_if_it_may_be() {
+        let terms = terms("n");
+        let judged = |extensions: &[u8]| judge(&terms, [&encode(&terms), extensions].concat().into()).map_err(|closed| closed.code);
+        assert!(judged(&[]).is_ok());
+        assert!(judged(&[2, 3, 7, 7, 7, 0x40, 0x40, 0]).is_ok());
+        for bad in [&[1, 0][..], &[2, 1, 0, 3, 0], &[2, 2, 0], &[2], &[0x40]] {
+            assert_eq!(judged(bad).unwrap_err(), CloseCode::BadHello, "{bad:?}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Traffic classes: the table, the scheduler, the bounded queues on both sides, and the records on a lane.
 
+mod credit;
 mod inbox;
 mod outbox;
 mod queue;
@@ -7,11 +8,12 @@ mod record;
 mod scheduler;
 mod table;
 
+pub(crate) use credit::Credit;
 pub use inbox::{Inbound, MessageReader};
 pub(crate) use inbox::{Inbox, StreamIn};
 pub(crate) use outbox::OpenStream;
-pub use outbox::{DatagramState, Outbox, Outgoing, Segment};
-pub(crate) use queue::End;
+pub use outbox::{DatagramState, Offer, Outbox, Outgoing, Segment};
+pub(crate) use queue::{End, message_stream_cost};
 pub use record::{Lane, Record};
 pub use scheduler::{LEAD, Scheduler};
 pub use table::{ClassId, ClassTable, Delivery, Order, TableError, TrafficClass, Urgency};

@@ -8,20 +8,23 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Poll, Waker},
 };
 
 use bytes::{Bytes, BytesMut};
 use futures_util::task::AtomicWaker;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError},
+    time::Instant,
+};
 
 use super::{
     queue::{ClassQueue, End, Opened, Taken, cost},
     record::Lane,
     scheduler::Scheduler,
-    table::{ClassId, ClassTable, Delivery},
+    table::{ClassId, ClassTable, Delivery, Order, TrafficClass, Urgency},
 };
 use crate::{
     Closed, SendError, TrySend,
@@ -40,6 +43,13 @@ pub enum Outgoing {
     Segment(Segment),
     /// A message that goes as a datagram: no retransmission.
     Datagram {
+        /// Its class, by the local index.
+        class: ClassId,
+        /// The message.
+        message: Bytes,
+    },
+    /// A small message that goes on a stream of its own.
+    Message {
         /// Its class, by the local index.
         class: ClassId,
         /// The message.
@@ -72,6 +82,21 @@ pub enum DatagramState {
     Busy(usize),
 }
 
+/// What a transport can do now beside taking lanes' bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Offer {
+    /// Messages of `Datagram` classes.
+    pub datagrams: DatagramState,
+    /// A stream of its own for the next message of an urgent `Any` class, if it has at most so many bytes; 0 for none.
+    pub message_stream: usize,
+}
+
+impl From<DatagramState> for Offer {
+    fn from(datagrams: DatagramState) -> Self {
+        Self { datagrams, message_stream: 0 }
+    }
+}
+
 #[derive(Debug, Default)]
 struct ControlOut {
     ping: Option<u64>,
@@ -102,9 +127,60 @@ struct State {
 struct Gate {
     /// The class's send budget in bytes.
     budget: Semaphore,
+    /// Senders that wait for it.
+    waiting: AtomicUsize,
+    /// Budget that is free and not given back yet, while somebody waits: to wake a sender for each message that leaves
+    /// costs more than the message. Bytes, less than an eighth of the budget.
+    held_back: AtomicUsize,
     /// Streamed messages that may be open.
     streamed: Arc<Semaphore>,
     size: usize,
+}
+
+impl Gate {
+    /// Takes room for a message, in turn with the others who wait for some.
+    async fn pay(&self, cost: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
+        match self.budget.try_acquire_many(cost as u32) {
+            Err(TryAcquireError::NoPermits) => {}
+            Ok(paid) => return Ok(paid),
+            Err(TryAcquireError::Closed) => return self.budget.acquire().await,
+        }
+        let _waiting = Waiting::new(self);
+        self.budget.acquire_many(cost as u32).await
+    }
+
+    /// Gives room back. `more`: the class can send on without its senders, so that it's no loss if they sleep for a while.
+    fn give_back(&self, bytes: usize, more: bool) {
+        let free = self.held_back.fetch_add(bytes, Ordering::SeqCst) + bytes;
+        if !more || free >= self.size / 8 || self.waiting.load(Ordering::SeqCst) == 0 {
+            self.release();
+        }
+    }
+
+    fn release(&self) {
+        self.budget.add_permits(self.held_back.swap(0, Ordering::SeqCst));
+    }
+}
+
+/// A sender that waits for room.
+struct Waiting<'a>(&'a Gate);
+
+impl<'a> Waiting<'a> {
+    fn new(gate: &'a Gate) -> Self {
+        gate.waiting.fetch_add(1, Ordering::SeqCst);
+        // What was held back for others counts for this one too.
+        gate.release();
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        // Nobody is left for whom it could be held back.
+        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.release();
+        }
+    }
 }
 
 /// See the module's text.
@@ -129,8 +205,10 @@ impl std::fmt::Debug for Outbox {
 impl Outbox {
     /// `table`: the effective classes (windows and lanes are the receiver's); `agreed[i]`: the other side has class `i`.
     pub(crate) fn new(table: ClassTable, agreed: Vec<bool>) -> Self {
-        let gate = |class: &super::TrafficClass| Gate {
+        let gate = |class: &TrafficClass| Gate {
             budget: Semaphore::new(class.send_budget),
+            waiting: AtomicUsize::new(0),
+            held_back: AtomicUsize::new(0),
             streamed: Arc::new(Semaphore::new(limits::MAX_OPEN_STREAMED)),
             size: class.send_budget,
         };
@@ -168,10 +246,7 @@ impl Outbox {
     /// Waits for room and queues a whole message.
     pub(crate) async fn send(&self, class: ClassId, message: Bytes) -> Result<(), SendError> {
         let gate = self.check(class, message.len())?;
-        let paid = match gate.budget.acquire_many(cost(message.len()) as u32).await {
-            Ok(paid) => paid,
-            Err(_) => return Err(self.closed_error()),
-        };
+        let Ok(paid) = gate.pay(cost(message.len())).await else { return Err(self.closed_error()) };
         self.push(class, message, None)?;
         paid.forget();
         Ok(())
@@ -192,8 +267,8 @@ impl Outbox {
                 }
                 Err(error) => TrySend::Closed(error),
             },
-            Err(tokio::sync::TryAcquireError::NoPermits) => TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() },
-            Err(tokio::sync::TryAcquireError::Closed) => TrySend::Closed(self.closed_error()),
+            Err(TryAcquireError::NoPermits) => TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() },
+            Err(TryAcquireError::Closed) => TrySend::Closed(self.closed_error()),
         }
     }
 
@@ -214,7 +289,7 @@ impl Outbox {
                 Err(_) => return Ok(Err(TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() })),
             }
         } else {
-            gate.budget.add_permits(have - need);
+            gate.give_back(have - need, false);
         }
         let old = queue.supersede(key);
         queue.push(message, Some(key), Instant::now());
@@ -307,21 +382,23 @@ impl Outbox {
     ///
     /// # Cancel safety
     /// Cancel-safe: nothing is taken unless the call completes. One driver at a time.
-    pub async fn ready(&self, max: usize, datagrams: DatagramState) -> Outgoing {
+    pub async fn ready(&self, max: usize, offer: impl Into<Offer>) -> Outgoing {
+        let offer = offer.into();
         std::future::poll_fn(|cx| {
-            if let Some(next) = self.next(max, datagrams) {
+            if let Some(next) = self.next(max, offer) {
                 return Poll::Ready(next);
             }
             self.wake.register(cx.waker());
             // Asked again: something may have come between the answer and the registration.
-            self.next(max, datagrams).map_or(Poll::Pending, Poll::Ready)
+            self.next(max, offer).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
 
     /// The next piece in the scheduler's order, at most `max` bytes of a lane; `None` if nothing may go now
     /// (register, then ask once more before sleeping).
-    pub fn next(&self, max: usize, datagrams: DatagramState) -> Option<Outgoing> {
+    pub fn next(&self, max: usize, offer: impl Into<Offer>) -> Option<Outgoing> {
+        let offer = offer.into();
         let mut state = self.state.lock();
         let state = &mut *state;
         self.finish_if_empty(state);
@@ -331,20 +408,17 @@ impl Outbox {
         if state.closed.is_some() {
             return None;
         }
-        let (limit, ready) = match datagrams {
-            DatagramState::None => (None, false),
-            DatagramState::Ready(limit) => (Some(limit), true),
-            DatagramState::Busy(limit) => (Some(limit), false),
-        };
         loop {
             let classes = &mut state.classes;
-            let as_datagram = |class: ClassId, queue: &mut ClassQueue| {
-                limit.filter(|_| self.table[class].delivery == Delivery::Datagram).and_then(|limit| queue.datagram(limit))
-            };
+            let apart = |class: ClassId, queue: &mut ClassQueue| Apart::of(&self.table[class], offer, queue);
             let mut blocked = 0u16;
             let picked = state.scheduler.pick(|class| {
                 let queue = &mut classes[class.index()];
-                let open = if as_datagram(class, queue).is_some() { ready } else { queue.ready_lane().is_some() };
+                let open = match apart(class, queue) {
+                    Some(Apart::Later) => false,
+                    Some(_) => true,
+                    None => queue.ready_lane().is_some(),
+                };
                 if !open {
                     blocked |= 1 << class.0;
                 }
@@ -356,13 +430,20 @@ impl Outbox {
             let class = picked?;
             let now = Instant::now();
             let queue = &mut state.classes[class.index()];
-            if as_datagram(class, queue).is_some() {
-                let Some((message, taken)) = queue.take_datagram(now) else { continue };
+            if let Some(apart) = apart(class, queue) {
+                let Some((message, taken)) = queue.take_small(now) else { continue };
                 let waiting = queue.waiting();
                 state.scheduler.charge(class, message.len());
                 state.scheduler.set_waiting(class, waiting);
-                self.account(class, &taken);
-                return Some(Outgoing::Datagram { class, message });
+                let more = queue.ready_lane().is_some();
+                self.account(class, &taken, more);
+                if apart == Apart::Datagram {
+                    return Some(Outgoing::Datagram { class, message });
+                }
+                state.classes[class.index()].leaves_alone(message.len());
+                state.started += 1;
+                self.spoke.store(true, Ordering::Relaxed);
+                return Some(Outgoing::Message { class, message });
             }
             let Some(slot) = queue.ready_lane() else { continue };
             let taken = queue.take(slot, max, now);
@@ -370,7 +451,8 @@ impl Outbox {
             state.started += taken.messages;
             state.scheduler.charge(class, taken.bytes);
             state.scheduler.set_waiting(class, waiting);
-            self.account(class, &taken);
+            let more = queue.ready_lane().is_some();
+            self.account(class, &taken, more);
             if taken.bytes == 0 && !taken.fin {
                 continue;
             }
@@ -380,8 +462,8 @@ impl Outbox {
         }
     }
 
-    fn account(&self, class: ClassId, taken: &Taken) {
-        self.gates[class.index()].budget.add_permits(taken.released);
+    fn account(&self, class: ClassId, taken: &Taken, more: bool) {
+        self.gates[class.index()].give_back(taken.released, more);
         self.counters[class.index()].taken(taken.messages, taken.bytes as u64, taken.waited_sum, taken.waited_max);
     }
 
@@ -547,6 +629,31 @@ fn refusal(state: &State) -> Option<SendError> {
     }
 }
 
+/// How the next message of a class leaves, if not on a lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    Datagram,
+    /// As a datagram, when there's room for one.
+    Later,
+    Stream,
+}
+
+impl Apart {
+    fn of(class: &TrafficClass, offer: Offer, queue: &mut ClassQueue) -> Option<Self> {
+        if class.delivery == Delivery::Datagram {
+            let (limit, how) = match offer.datagrams {
+                DatagramState::None => return None,
+                DatagramState::Ready(limit) => (limit, Self::Datagram),
+                DatagramState::Busy(limit) => (limit, Self::Later),
+            };
+            return queue.next_small().is_some_and(|len| len <= limit).then_some(how);
+        }
+        let may = offer.message_stream > 0 && class.urgency == Urgency::Latency && class.order == Order::Any;
+        let len = queue.next_small().filter(|len| may && *len <= offer.message_stream)?;
+        queue.may_leave_alone(len).then_some(Self::Stream)
+    }
+}
+
 /// An open streamed message of ours.
 #[derive(Debug)]
 pub(crate) struct OpenStream {
@@ -590,5 +697,81 @@ impl ControlOut {
             Control::Drained.encode(&mut out);
         }
         (!out.is_empty()).then(|| out.freeze())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+    const CLASS: ClassId = ClassId(0);
+    const SIZE: usize = 8_000;
+
+    fn outbox(window: usize) -> Outbox {
+        let class = TrafficClass {
+            send_budget: 64 * cost(SIZE),
+            max_message: SIZE,
+            window,
+            ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any)
+        };
+        Outbox::new(ClassTable::new(vec![class]).unwrap(), vec![true])
+    }
+
+    fn message() -> Bytes {
+        Bytes::from_static(&[7; SIZE])
+    }
+
+    fn fill(outbox: &Outbox) {
+        (0..64).for_each(|_| assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued)));
+    }
+
+    /// Takes about one message's bytes.
+    fn take(outbox: &Outbox) -> usize {
+        match outbox.next(SIZE + 2, DatagramState::None) {
+            Some(Outgoing::Segment(segment)) => segment.bytes,
+            None => 0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_waiting_sender_sleeps_until_an_eighth_of_the_budget_is_free() {
+        let outbox = outbox(1 << 20);
+        fill(&outbox);
+        let mut waiting = pin!(outbox.send(CLASS, message()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        let taken = (1..=64).find(|_| {
+            assert!(take(&outbox) > 0);
+            waiting.as_mut().now_or_never().is_some()
+        });
+        assert!(taken.is_some_and(|taken| (8..=9).contains(&taken)), "{taken:?}");
+    }
+
+    #[test]
+    fn room_that_a_sender_no_longer_waits_for_is_everybodys() {
+        let outbox = outbox(1 << 20);
+        fill(&outbox);
+        {
+            let mut waiting = pin!(outbox.send(CLASS, message()));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            take(&outbox);
+            take(&outbox);
+            assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Full { .. }), "it waits its turn");
+        }
+        assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued));
+    }
+
+    #[test]
+    fn a_class_that_is_out_of_credit_holds_no_room_back() {
+        let outbox = outbox(20_000);
+        fill(&outbox);
+        let mut waiting = pin!(outbox.send(CLASS, message()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        while take(&outbox) > 0 {}
+        assert!(waiting.as_mut().now_or_never().is_some(), "the class can't send on, and there is room");
     }
 }

@@ -188,6 +188,11 @@ pub(crate) const fn cost(len: usize) -> usize {
     len.saturating_add(limits::ENTRY_OVERHEAD)
 }
 
+/// What a message on a stream of its own costs of the credit of its class's own lane.
+pub(crate) const fn message_stream_cost(len: usize) -> usize {
+    len.saturating_add(limits::MESSAGE_STREAM_OVERHEAD)
+}
+
 impl ClassQueue {
     /// Windows and lanes are the receiver's, from its hello.
     pub(crate) fn new(class: &TrafficClass) -> Self {
@@ -340,16 +345,28 @@ impl ClassQueue {
         None
     }
 
-    /// The first waiting whole message of lane 0 if it may go as a datagram of at most `limit` bytes.
-    pub(crate) fn datagram(&mut self, limit: usize) -> Option<usize> {
+    /// Whether a message of so many bytes may leave on a stream of its own. It shares the credit of lane 0, whose begun
+    /// bytes go first: else one message after another would overtake them for ever.
+    pub(crate) fn may_leave_alone(&self, len: usize) -> bool {
+        let lane = &self.lanes[0];
+        lane.streaming.is_none() && lane.credit() >= lane.pending_bytes.saturating_add(message_stream_cost(len))
+    }
+
+    /// A message of so many bytes leaves on a stream of its own.
+    pub(crate) fn leaves_alone(&mut self, len: usize) {
+        self.lanes[0].sent += message_stream_cost(len) as u64;
+    }
+
+    /// The size of the first waiting message of lane 0, if it's a whole one.
+    pub(crate) fn next_small(&mut self) -> Option<usize> {
         match self.small.peek()? {
-            Entry { body: Body::Whole(bytes), .. } if bytes.len() <= limit => Some(bytes.len()),
+            Entry { body: Body::Whole(bytes), .. } => Some(bytes.len()),
             _ => None,
         }
     }
 
-    /// Takes the message that [`datagram`](Self::datagram) showed.
-    pub(crate) fn take_datagram(&mut self, now: Instant) -> Option<(Bytes, Taken)> {
+    /// Takes the message that [`next_small`](Self::next_small) showed, to leave on no lane.
+    pub(crate) fn take_small(&mut self, now: Instant) -> Option<(Bytes, Taken)> {
         let entry = self.small.pop()?;
         let Body::Whole(bytes) = entry.body else { return None };
         self.forget(entry.key, false);
@@ -580,6 +597,23 @@ mod tests {
             expected.extend(vec![size as u8; size]);
         }
         assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn messages_that_leave_alone_use_the_lanes_credit_and_pass_no_begun_one() {
+        let now = Instant::now();
+        let mut queue = ClassQueue::new(&TrafficClass { window: 20_000, ..TrafficClass::new("a", 1, Urgency::Latency, Order::Any) });
+        queue.push(Bytes::from(vec![1; 10_000]), None, now);
+        let begun = queue.take(0, 4000, now).bytes;
+        assert_eq!(begun, 4000);
+        let rest = 10_000 + 4 - begun;
+        let fits = 20_000 - begun - rest - limits::MESSAGE_STREAM_OVERHEAD;
+        assert!(queue.may_leave_alone(fits) && !queue.may_leave_alone(fits + 1));
+        queue.leaves_alone(fits);
+        assert!(!queue.may_leave_alone(0));
+        assert_eq!(queue.take(0, 10_000, now).bytes, rest, "the begun one's credit is left");
+        assert_eq!(queue.ready_lane(), None);
+        assert!(queue.credit(0, 20_000 + 1000) && queue.may_leave_alone(1000 - limits::MESSAGE_STREAM_OVERHEAD));
     }
 
     #[test]

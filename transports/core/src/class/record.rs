@@ -1,6 +1,6 @@
 //! What a class's stream consists of: records, the same on every transport.
 //!
-//! A *lane* is one ordered stream of bytes of one class and direction: lane 0 is the class's own, lanes 1 to 15
+//! A *lane* is one ordered stream of bytes of one class and direction: lane 0 is the class's own, lanes 1 to 14
 //! carry one large message each. On a lane stand records: a varint (RFC 9000, section 16) of `value << 3 | kind`,
 //! then the bytes that the kind says.
 //!
@@ -23,11 +23,14 @@ use crate::varint;
 pub struct Lane {
     /// The class's index.
     pub class: u8,
-    /// 0: the class's own stream; 1 to 15: a large message.
+    /// 0: the class's own stream; 1 to 14: a large message.
     pub slot: u8,
 }
 
 impl Lane {
+    /// Not a lane: what a stream that carries one small message, and no record, says in the place of a slot.
+    pub const MESSAGE: u8 = 15;
+
     /// As one byte on the wire: class in the high half.
     pub const fn to_byte(self) -> u8 {
         self.class << 4 | self.slot & 15

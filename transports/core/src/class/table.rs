@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use thiserror::Error;
 
+use super::record::Lane;
 use crate::limits;
 
 /// The index of a class in the local [`ClassTable`], 0 to 15.
@@ -72,7 +73,7 @@ pub struct TrafficClass {
     pub receive_budget: usize,
     /// Bytes in transit on the class's one stream that the receiver hasn't taken up. Worst-case memory per connection.
     pub window: usize,
-    /// Large messages (`Any` classes only) that may be in transit at once, 0 to 15, each on a stream of its own.
+    /// Large messages (`Any` classes only) that may be in transit at once, 0 to 14, each on a stream of its own.
     pub large_lanes: u8,
     /// Bytes in transit on each of these streams. Worst-case memory per connection: `large_lanes * large_window`.
     pub large_window: usize,
@@ -152,11 +153,8 @@ impl ClassTable {
             if class.weight == 0 || class.weight > 1000 {
                 return fail("a weight is 1 to 1,000");
             }
-            if class.large_lanes > 15 {
-                return fail("at most 15 large messages are in transit at once");
-            }
-            if i == limits::MAX_CLASSES - 1 && class.large_lanes == 15 {
-                return fail("the 16th class has at most 14 large lanes: its last lane's number is the control lane's");
+            if class.large_lanes >= Lane::MESSAGE {
+                return fail("at most 14 large messages are in transit at once");
             }
             if class.order == Order::Fifo && class.large_lanes != 0 {
                 return fail("a Fifo class has one stream: large_lanes must be 0");
@@ -282,18 +280,13 @@ mod tests {
         for bad in [
             TrafficClass { weight: 0, ..base.clone() },
             TrafficClass { name: "".into(), ..base.clone() },
-            TrafficClass { large_lanes: 16, ..base.clone() },
+            TrafficClass { large_lanes: 15, ..base.clone() },
             TrafficClass { order: Order::Fifo, ..base.clone() },
             TrafficClass { send_budget: base.max_message, ..base.clone() },
             TrafficClass { window: 1, ..base.clone() },
         ] {
             assert!(matches!(refuse(bad), TableError::Field { .. }));
         }
-        let sixteen = |lanes| {
-            let class = |i| TrafficClass { large_lanes: lanes, ..TrafficClass::new(&format!("c{i}"), 1, Urgency::Bulk, Order::Any) };
-            ClassTable::new((0..16).map(class).collect())
-        };
-        assert!(sixteen(14).is_ok() && sixteen(15).is_err(), "0xff is the control lane");
         assert_eq!(ClassTable::new(vec![base.clone(), base]), Err(TableError::Duplicate("a".into())));
         assert_eq!(ClassTable::new(vec![]), Err(TableError::Count(0)));
     }

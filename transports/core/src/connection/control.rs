@@ -11,7 +11,7 @@
 //! | 3 | PING | 8 bytes |
 //! | 4 | PONG | the PING's 8 bytes |
 //! | 5 | CREDIT | lane, varint: bytes that may have been sent on this use of the lane in all |
-//! | 6 | RELEASE | lane (slot 1 to 15): the large message is taken; the slot is free again |
+//! | 6 | RELEASE | lane (slot 1 to 14): the large message is taken; the slot is free again |
 //! | 7 | STOP | lane, varint number, varint code: the rest of this streamed message isn't wanted |
 //! | 8 | FINISHED | varint: reliable messages sent in all, streamed ones included; no more will follow |
 //! | 9 | DRAINED | - ; all that was sent has been taken in |

@@ -24,7 +24,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{Control, LaneSource, Session};
+use super::{Control, LaneSource, Session, settle};
 use crate::{
     CloseCode, Closed, ClosedBy,
     class::{DatagramState, Lane, Outgoing},
@@ -49,6 +49,10 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// # Cancel safety
 /// Dropping the future ends the connection without a word.
 pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
+    settle(both_ways(io, session, early)).await;
+}
+
+async fn both_ways<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
     let (mut input, mut output) = tokio::io::split(io);
     {
         let reading = async {
@@ -108,8 +112,8 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std:
                     put(&mut frame, lane, &[[]]);
                 }
             }
-            // Not with `DatagramState::None`.
-            Outgoing::Datagram { .. } => {}
+            // Neither was offered.
+            Outgoing::Datagram { .. } | Outgoing::Message { .. } => {}
         }
         while !frame.is_empty() {
             tokio::select! {

@@ -5,6 +5,7 @@ pub mod framing;
 mod handle;
 mod receive;
 mod session;
+mod settle;
 mod stats;
 mod transport;
 
@@ -12,6 +13,7 @@ pub use control::{BadControl, Control};
 pub use handle::{Connection, Expecting, MessageWriter};
 pub use receive::LaneSource;
 pub use session::{Session, SessionInfo};
+pub use settle::{Settle, settle};
 pub(crate) use stats::SendCounters;
 pub use stats::{ClassStats, ConnectionStats, PathStats};
 pub use transport::{AnyListener, AnyTransport, AnyUpgrade, Listener, Transport, Upgrade};

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Session;
 use crate::{
     CloseCode, Closed, RecvError,
-    class::{ClassId, Inbound, Inbox, Lane, Record, StreamIn},
+    class::{ClassId, Credit, Inbound, Inbox, Lane, Record, StreamIn},
     limits, varint,
 };
 
@@ -33,10 +33,7 @@ struct LaneIn<'a, S> {
     /// As the other side names it.
     lane: Lane,
     chunks: VecDeque<Bytes>,
-    /// Bytes taken up, and the total that the other side has credit for.
-    taken: u64,
-    allowed: u64,
-    window: u64,
+    credit: &'a Credit,
     over: bool,
 }
 
@@ -48,9 +45,9 @@ impl Session {
             return Err(self.violation(CloseCode::Protocol, "a lane that isn't agreed or is in use"));
         };
         let kind = &self.table()[class];
-        let window = (if lane.slot == 0 { kind.window } else { kind.large_window }) as u64;
-        let mut reader =
-            LaneIn { session: self, source, class, lane, chunks: VecDeque::new(), taken: 0, allowed: window, window, over: false };
+        let large = Credit::new(kind.large_window);
+        let credit = if lane.slot == 0 { self.credit(class) } else { &large };
+        let mut reader = LaneIn { session: self, source, class, lane, chunks: VecDeque::new(), credit, over: false };
         let result = reader.run().await;
         if result.is_ok() && lane.slot > 0 {
             self.vacate(class, lane.slot);
@@ -102,17 +99,21 @@ impl<S: LaneSource> LaneIn<'_, S> {
             }
             self.session.heard();
             self.chunks.retain(|chunk| !chunk.is_empty());
+            // None waited when the source was asked: these are new.
+            if !self.credit.arrived(self.chunks.iter().map(Bytes::len).sum()) {
+                return Err(self.session.violation(CloseCode::FlowControl, "more bytes on a lane than credit was given for"));
+            }
         }
         Ok(true)
     }
 
     /// Counts bytes as taken up, and gives credit again once half a window is.
     fn consumed(&mut self, len: usize) {
-        self.taken += len as u64;
         self.source.taken(len);
-        if !self.over && self.allowed - self.taken.min(self.allowed) <= self.window / 2 {
-            self.allowed = self.taken + self.window;
-            self.session.outbox().credit(self.lane, self.allowed);
+        if let Some(total) = self.credit.taken(len)
+            && !self.over
+        {
+            self.session.outbox().credit(self.lane, total);
         }
     }
 
@@ -241,5 +242,73 @@ impl Drop for EndsAnyway<'_> {
         let closed = self.session.closed().cloned();
         // Only the first end counts: one that came in order stays.
         self.stream.end(Err(closed.unwrap_or_else(|| Closed::transport(CloseCode::Lost, "the connection ended without a word")).into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        SessionInfo,
+        admission::{Agreed, Terms},
+        connection::PathStats,
+        identity::Remote,
+    };
+
+    /// A transport whose own flow control permits more than the lane's credit.
+    struct TooMuch(usize);
+
+    impl LaneSource for TooMuch {
+        async fn read(&mut self, into: &mut VecDeque<Bytes>) -> Result<bool, Closed> {
+            into.push_back(Bytes::from(vec![0; self.0]));
+            Ok(true)
+        }
+    }
+
+    fn session() -> (Arc<Session>, crate::Connection, Terms) {
+        let terms = Terms::new("n").unwrap();
+        let info = SessionInfo {
+            transport: "test",
+            dialed: true,
+            remote: Remote::anonymous(([127, 0, 0, 1], 1).into()),
+            local_addr: String::new(),
+            remote_addr: String::new(),
+            exporter: [0; 32],
+            path: Box::new(PathStats::unknown),
+        };
+        let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+        (session, connection, terms)
+    }
+
+    #[tokio::test]
+    async fn more_than_a_lanes_credit_ends_the_connection() {
+        let (session, _connection, terms) = session();
+        let class = ClassId(0);
+        let window = terms.classes[class].window;
+        let ended = session.receive_lane(Lane { class: 0, slot: 0 }, &mut TooMuch(window + 1)).await.unwrap_err();
+        assert_eq!(ended.code, CloseCode::FlowControl);
+    }
+
+    /// Messages on streams of their own wait for room outside every lane: credit alone bounds them.
+    #[tokio::test]
+    async fn message_streams_that_nobody_reads_are_bounded_by_their_classs_credit() {
+        let (session, connection, terms) = session();
+        let class = terms.classes.by_name("query").unwrap();
+        let window = terms.classes[class].window;
+        let len = 1000;
+        let cost = len + limits::MESSAGE_STREAM_OVERHEAD;
+        let mut waiting = Vec::new();
+        let ended = loop {
+            let mut message = Box::pin(session.on_message(class.0, Bytes::from(vec![0; len])));
+            match futures_util::poll!(message.as_mut()) {
+                std::task::Poll::Ready(Err(ended)) => break ended,
+                std::task::Poll::Ready(Ok(())) => {}
+                std::task::Poll::Pending => waiting.push(message),
+            }
+        };
+        assert_eq!(ended.code, CloseCode::FlowControl);
+        assert!(!waiting.is_empty() && waiting.len() * cost <= window, "{} wait", waiting.len());
+        drop(connection);
     }
 }

@@ -24,9 +24,9 @@ use super::{
 use crate::{
     CloseCode, Closed, ClosedBy,
     admission::Agreed,
-    class::{ClassId, ClassTable, Delivery, Inbound, Inbox, Lane, Outbox},
+    class::{ClassId, ClassTable, Credit, Delivery, Inbound, Inbox, Lane, Order, Outbox, message_stream_cost},
     identity::Remote,
-    limits::Limits,
+    limits::{self, Limits},
     sync::Mutex,
 };
 
@@ -60,6 +60,8 @@ pub struct Session {
     limits: Limits,
     outbox: Outbox,
     inboxes: Vec<Inbox>,
+    /// What the other side may send on each class's own lane and its message streams.
+    credits: Vec<Credit>,
     started: Instant,
     over: CancellationToken,
     closed: OnceLock<Closed>,
@@ -82,6 +84,21 @@ impl std::fmt::Debug for Session {
     }
 }
 
+/// A message on a stream of its own that holds credit until it's taken up.
+struct MessageArrived {
+    remote: u8,
+    class: ClassId,
+    cost: usize,
+}
+
+impl MessageArrived {
+    fn taken(self, session: &Session) {
+        if let Some(total) = session.credits[self.class.index()].taken(self.cost) {
+            session.outbox.credit(Lane { class: self.remote, slot: 0 }, total);
+        }
+    }
+}
+
 /// No target yet.
 const OPEN: u64 = u64::MAX;
 
@@ -95,6 +112,7 @@ impl Session {
             remote: Mutex::new(info.remote.clone()),
             outbox: Outbox::new(agreed.sending.clone(), agreed.known.clone()),
             inboxes: table.iter().map(|(_, class)| Inbox::new(class.receive_budget)).collect(),
+            credits: table.iter().map(|(_, class)| Credit::new(class.window)).collect(),
             slots: Mutex::new(vec![0; table.len()]),
             info,
             agreed,
@@ -246,6 +264,73 @@ impl Session {
         Ok(())
     }
 
+    /// The local class of a message on a stream of its own, by the class's index as the other side has it.
+    fn message_class(&self, class: u8, len: usize) -> Result<ClassId, Closed> {
+        let local = self.local_class(Lane { class, slot: 0 });
+        let fits = |class: &ClassId| {
+            let class = &self.table[*class];
+            class.order == Order::Any && class.delivery == Delivery::Reliable
+        };
+        let local = local.filter(fits).ok_or_else(|| self.violation(CloseCode::Protocol, "a message stream of a class that has none"))?;
+        if len > limits::MESSAGE_STREAM.min(self.table[local].max_message) {
+            return Err(self.violation(CloseCode::TooLarge, "a message stream with more than a small message"));
+        }
+        Ok(local)
+    }
+
+    /// A message that arrived on a stream of its own: its class's index as the other side has it, and all of it. Waits
+    /// for room in the class's queue; what may wait is bounded by the credit of the class's own lane.
+    ///
+    /// # Errors
+    /// The connection is over, by this message's fault or another's.
+    ///
+    /// # Cancel safety
+    /// Not cancel-safe: the message is lost.
+    pub async fn on_message(&self, class: u8, message: Bytes) -> Result<(), Closed> {
+        let arrived = self.message_arrived(class, message.len())?;
+        let ended = || self.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, ""));
+        let room = self.inboxes[arrived.class.index()].reserve(message.len()).await.ok_or_else(ended)?;
+        room.deliver(Inbound::Whole(message));
+        self.message_completed();
+        arrived.taken(self);
+        Ok(())
+    }
+
+    /// A message of so many bytes arrived on a stream of its own, and a copy of it was delivered before: it costs the
+    /// other side credit, and that's all.
+    ///
+    /// # Errors
+    /// The connection is over by this message's fault.
+    pub fn on_copied_message(&self, class: u8, len: usize) -> Result<(), Closed> {
+        self.message_arrived(class, len)?.taken(self);
+        Ok(())
+    }
+
+    fn message_arrived(&self, remote: u8, len: usize) -> Result<MessageArrived, Closed> {
+        self.heard();
+        let class = self.message_class(remote, len)?;
+        let cost = message_stream_cost(len);
+        match self.credits[class.index()].arrived(cost) {
+            true => Ok(MessageArrived { remote, class, cost }),
+            false => Err(self.violation(CloseCode::FlowControl, "more bytes on message streams than credit was given for")),
+        }
+    }
+
+    /// A copy of such a message arrived before the message itself. `true`: it's delivered, and the message mustn't be
+    /// any more; `false`: there's no room for it now.
+    pub fn on_copy(&self, class: u8, message: &[u8]) -> Result<bool, Closed> {
+        self.heard();
+        let class = self.message_class(class, message.len())?;
+        let Some(room) = self.inboxes[class.index()].try_reserve(message.len()) else { return Ok(false) };
+        room.deliver(Inbound::Whole(Bytes::copy_from_slice(message)));
+        self.message_completed();
+        Ok(true)
+    }
+
+    pub(crate) fn credit(&self, class: ClassId) -> &Credit {
+        &self.credits[class.index()]
+    }
+
     pub(crate) fn inbox(&self, class: ClassId) -> Option<&Inbox> {
         self.inboxes.get(class.index())
     }
@@ -274,7 +359,7 @@ impl Session {
     }
 
     fn check_drained(&self) {
-        if self.completed.load(Ordering::Acquire) == self.target.load(Ordering::Acquire) {
+        if self.completed.load(Ordering::Acquire) >= self.target.load(Ordering::Acquire) {
             self.outbox.drained();
             self.progress.notify_waiters();
         }

@@ -9,9 +9,11 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Waker,
     time::{Duration, Instant},
 };
 
+use futures_util::task::AtomicWaker;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
@@ -19,9 +21,9 @@ use quinn_proto::RttEstimator;
 #[derive(Debug)]
 pub(crate) struct Published {
     window: AtomicU64,
-    /// When packets were last declared lost, in microseconds since `start`, plus one; 0: never.
-    lost_at: AtomicU64,
-    /// When the last ACK of something came, in the same way.
+    /// Smoothed round-trip time in microseconds; 0: not known yet.
+    rtt: AtomicU64,
+    /// When the last ACK of something came, in microseconds since `start`, plus one; 0: never.
     acked_at: AtomicU64,
     /// Bytes in flight.
     in_flight: AtomicU64,
@@ -30,19 +32,27 @@ pub(crate) struct Published {
     /// What the bottleneck carries, bits per second; 0: unknown.
     capacity: AtomicU64,
     start: Instant,
+    /// Who waits for less in flight.
+    waiting: AtomicWaker,
 }
 
 impl Published {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             window: AtomicU64::new(INITIAL),
-            lost_at: AtomicU64::new(0),
+            rtt: AtomicU64::new(0),
             acked_at: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
             loss: AtomicU64::new(0),
             capacity: AtomicU64::new(0),
             start: Instant::now(),
+            waiting: AtomicWaker::new(),
         })
+    }
+
+    /// Wakes the task at the next acknowledgement or loss.
+    pub(crate) fn wake_at_ack(&self, waker: &Waker) {
+        self.waiting.register(waker);
     }
 
     /// The congestion window in bytes.
@@ -50,9 +60,15 @@ impl Published {
         self.window.load(Ordering::Relaxed)
     }
 
-    /// Time since packets were last declared lost.
-    pub(crate) fn since_loss(&self) -> Option<Duration> {
-        self.since(&self.lost_at)
+    /// The smoothed round-trip time, once there's a sample.
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        Some(self.rtt.load(Ordering::Relaxed)).filter(|us| *us > 0).map(Duration::from_micros)
+    }
+
+    /// Bytes per second that the path carries: as the controller knows it, else as the window lets through.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        let rtt = u64::try_from(self.rtt()?.as_micros()).unwrap_or(u64::MAX).max(1);
+        Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt, |bits| bits / 8))
     }
 
     /// Time since something was acknowledged: with something in flight, silence of several round trips is an outage.
@@ -62,7 +78,6 @@ impl Published {
     }
 
     /// Bytes in flight. Below the window by more than a burst while there's something to send: quinn holds too little.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a budget that keeps the window full"))]
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
@@ -74,8 +89,7 @@ impl Published {
     }
 
     /// What the bottleneck carries, in bits per second, where the controller knows: what copies may cost.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the sender of datagram copies"))]
-    pub(crate) fn capacity(&self) -> Option<u64> {
+    fn capacity(&self) -> Option<u64> {
         Some(self.capacity.load(Ordering::Relaxed)).filter(|capacity| *capacity > 0)
     }
 
@@ -140,6 +154,7 @@ impl Publishing {
         self.published.in_flight.store(self.in_flight, Ordering::Relaxed);
         self.published.capacity.store(self.inner.metrics().pacing_rate.unwrap_or(0), Ordering::Relaxed);
         self.published.window.store(self.inner.window(), Ordering::Relaxed);
+        self.published.waiting.wake();
     }
 }
 
@@ -153,6 +168,7 @@ impl Controller for Publishing {
         let limited = self.limited(app_limited);
         self.in_flight = self.in_flight.saturating_sub(bytes);
         self.count(bytes, 0);
+        self.published.rtt.store(u64::try_from(rtt.get().as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, limited, rtt);
     }
 
@@ -167,7 +183,6 @@ impl Controller for Publishing {
         self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
         self.in_flight = self.in_flight.saturating_sub(lost_bytes);
         self.count(0, lost_bytes);
-        self.published.stamp(&self.published.lost_at, now);
         self.publish();
     }
 
@@ -217,10 +232,9 @@ mod tests {
         assert_eq!((published.since_ack(), published.loss(), published.capacity()), (None, 0.0, None));
         controller.on_sent(now, 5000, 3);
         controller.on_end_acks(now, 4000, false, Some(0));
-        assert!(published.since_ack().is_some() && published.since_loss().is_none());
+        assert!(published.since_ack().is_some());
         assert_eq!(published.in_flight(), 4000);
         controller.on_congestion_event(now, now, false, 1000);
-        assert!(published.since_loss().is_some());
         assert_eq!(published.in_flight(), 3000);
         assert_eq!(published.loss(), 1.0);
     }

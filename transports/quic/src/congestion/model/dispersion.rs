@@ -28,6 +28,7 @@ struct Burst {
 pub(super) struct Dispersion {
     burst: Option<Burst>,
     samples: VecDeque<f64>,
+    capacity: Option<f64>,
 }
 
 impl Dispersion {
@@ -54,11 +55,16 @@ impl Dispersion {
                 self.samples.pop_front();
             }
             self.samples.push_back(burst.behind as f64 / span);
+            self.capacity = self.middle();
         }
     }
 
     /// Bytes per second, if the bursts agree.
     pub(super) fn capacity(&self) -> Option<f64> {
+        self.capacity
+    }
+
+    fn middle(&self) -> Option<f64> {
         if self.samples.len() < ENOUGH {
             return None;
         }

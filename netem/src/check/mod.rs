@@ -1,0 +1,110 @@
+//! Whether a lab does what its profile says: measured with packets of our own and the qdiscs' counters, not believed.
+//!
+//! For each path of the topology, one after the other on an otherwise idle network:
+//!
+//! * *delay*: sparse packets, their one-way delays and how they scatter;
+//! * *loss*: small packets, as many as full ones fit: how many are missing, in what runs, whether the qdisc counted them,
+//!   how many came twice or out of order;
+//! * *rate* and *queue*: twice the rate for a while: what gets through, and how long it waits when the queue is full;
+//!   then more packets at once than the queue holds: how many get through;
+//! * *segments*: a TCP transfer: whether more than a frame travels at once;
+//! * *schedule*: pairs of packets across its events: what's lost when, and the rate from the pairs' distances.
+
+mod flow;
+mod inside;
+mod judge;
+mod patterns;
+mod probe;
+mod schedule;
+mod summary;
+
+use std::fs;
+
+use serde::{Deserialize, Serialize};
+
+use crate::lab::{LabError, LabKind, Run};
+use crate::plan::Topology;
+use crate::profile::Profile;
+
+pub use inside::check_here;
+pub(crate) use inside::start as probe;
+
+/// One thing that was measured against the profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// `a->b`.
+    pub path: String,
+    /// What: `delay`, `loss`, `rate`.
+    pub what: String,
+    /// What the profile says, with the tolerance.
+    pub expected: String,
+    /// What was measured.
+    pub measured: String,
+    /// Whether it is so.
+    pub ok: bool,
+}
+
+/// All that was measured in one lab.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    /// The lab.
+    pub lab: LabKind,
+    /// The profile that it was measured against.
+    pub profile: String,
+    /// The topology.
+    pub topology: String,
+    /// The lab's kernel.
+    pub kernel: String,
+    /// Real seconds that it took.
+    pub wall_seconds: f64,
+    /// The findings.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether everything is as the profile says.
+    pub fn ok(&self) -> bool {
+        !self.findings.is_empty() && self.findings.iter().all(|finding| finding.ok)
+    }
+}
+
+/// What the inner end is told, in its directory.
+#[derive(Debug, Serialize, Deserialize)]
+struct Order {
+    lab: LabKind,
+    profile: (String, String),
+    topology: String,
+}
+
+const ORDER: &str = "order.json";
+const FINDINGS: &str = "findings.json";
+
+/// Makes a lab by one profile and measures it against another, normally the same. `prepare` may set the run's limits.
+pub fn check(
+    lab: LabKind,
+    built: &Profile,
+    claimed: &Profile,
+    topology: Topology,
+    prepare: impl FnOnce(Run) -> Run,
+) -> Result<Report, LabError> {
+    let directory = tempfile::tempdir().map_err(LabError::file(std::env::temp_dir()))?;
+    let directory = directory.path();
+    let order = Order { lab, profile: (format!("{}.toml", claimed.name()), claimed.text().to_owned()), topology: topology.to_string() };
+    let text = serde_json::to_vec(&order).map_err(|error| LabError::file(directory)(error.into()))?;
+    fs::write(directory.join(ORDER), text).map_err(LabError::file(directory))?;
+    // The schedule is started by the check itself, when it comes to it.
+    let run = Run::new(lab, built, topology, [String::new()]).schedule(false).write_to(directory);
+    let outcome = prepare(run).inner(["probe", "check", &directory.to_string_lossy()])?.start()?;
+    let findings = fs::read(directory.join(FINDINGS)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let Some(findings) = findings else {
+        return Err(LabError::Setup { lab, what: format!("the check ended early, with exit code {}", outcome.code) });
+    };
+    Ok(Report {
+        lab,
+        profile: claimed.name().to_owned(),
+        topology: topology.to_string(),
+        kernel: outcome.kernel,
+        wall_seconds: outcome.wall_seconds,
+        findings,
+    })
+}
