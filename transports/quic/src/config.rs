@@ -72,6 +72,8 @@ pub struct QuicConfig {
     /// departure. Empty: never. All copies of a connection together are at most 5% of the bytes sent or 64 kB/s, and a
     /// tenth of what the path carries.
     pub copies: Vec<Duration>,
+    /// Asks a path that has fallen silent for life signs more often than quinn does by itself: see `docs/WIRE.md`.
+    pub rescue: bool,
     /// Writes one qlog file per connection into this directory.
     pub qlog: Option<PathBuf>,
     /// Writes TLS secrets to the file named by `SSLKEYLOGFILE`.
@@ -90,6 +92,7 @@ impl Default for QuicConfig {
             message_streams: Some(Duration::from_millis(2)),
             // Spread over a burst of loss; `shared/lab-baselines.md` in the project's notes measured these.
             copies: [2, 8, 20].map(Duration::from_millis).to_vec(),
+            rescue: true,
             qlog: None,
             key_log: false,
         }

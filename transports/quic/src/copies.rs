@@ -8,7 +8,7 @@
 //! it already ([`Arrivals`]).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     future::Future,
     pin::{Pin, pin},
     task::{Context, Waker},
@@ -20,6 +20,8 @@ use peerlane_transport::{ClassId, varint};
 use quinn::{Connection, SendStream};
 use tokio::time::{Instant, Sleep};
 
+/// A datagram that carries nothing: it's acknowledged, which is what it's for.
+pub(crate) const PROBE: u8 = 2 << 4;
 /// First byte of a datagram that carries a copy: this, or the class's index in the low half.
 pub(crate) const COPY: u8 = 1 << 4;
 /// Before the message: that byte, and the stream's number.
@@ -41,6 +43,8 @@ pub(crate) struct Copies {
     /// When copies leave, counted from the message's own departure, in order.
     after: Vec<Duration>,
     due: BTreeMap<(Instant, u64), Kept>,
+    /// Those whose copies have all left, in the order of their departure: for a rescue.
+    left: VecDeque<Kept>,
     added: u64,
     timer: Pin<Box<Sleep>>,
     bucket: Bucket,
@@ -50,7 +54,14 @@ impl Copies {
     pub(crate) fn new(mut after: Vec<Duration>) -> Self {
         after.sort_unstable();
         let now = Instant::now();
-        Self { after, due: BTreeMap::new(), added: 0, timer: Box::pin(tokio::time::sleep_until(now)), bucket: Bucket::new(now) }
+        Self {
+            after,
+            due: BTreeMap::new(),
+            left: VecDeque::new(),
+            added: 0,
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            bucket: Bucket::new(now),
+        }
     }
 
     /// So many bytes were handed to quinn: copies may be a share of them.
@@ -67,7 +78,15 @@ impl Copies {
     }
 
     fn keep(&mut self, kept: Kept) {
-        let Some(after) = self.after.get(kept.turn) else { return };
+        let Some(after) = self.after.get(kept.turn) else {
+            if !self.after.is_empty() {
+                self.left.push_back(kept);
+            }
+            while self.left.len() > MAX_KEPT || self.left.front_mut().is_some_and(Kept::has_arrived) {
+                self.left.pop_front();
+            }
+            return;
+        };
         self.added += 1;
         self.due.insert((kept.sent + *after, self.added), kept);
     }
@@ -84,8 +103,7 @@ impl Copies {
                 continue;
             }
             let Some((_, mut kept)) = self.due.pop_first() else { return };
-            // What is acknowledged has arrived.
-            if pin!(kept.stream.stopped()).poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            if kept.has_arrived() {
                 continue;
             }
             let datagram = encode(&kept);
@@ -96,6 +114,23 @@ impl Copies {
             kept.turn += 1;
             self.keep(kept);
         }
+    }
+}
+
+impl Copies {
+    /// A packet is to leave, whatever is in flight: with the oldest message that hasn't arrived, if there's one.
+    pub(crate) fn probe(&mut self, connection: &Connection) {
+        self.left.retain_mut(|kept| !kept.has_arrived());
+        let oldest = self.left.front().or_else(|| self.due.first_key_value().map(|(_, kept)| kept));
+        // What waits for the window anyway is as good a probe, and an older one.
+        let _ = connection.send_datagram(oldest.map_or(Bytes::from_static(&[PROBE]), encode));
+    }
+}
+
+impl Kept {
+    /// It's acknowledged.
+    fn has_arrived(&mut self) -> bool {
+        pin!(self.stream.stopped()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{
     error::{close_number, closed},
     lanes::{self, CONTROL_PRIORITY, SendLanes, Wrote, priority},
     messages::{Left, MessageStreams, Receiving},
+    rescue::Rescue,
 };
 
 /// A connection after handshake and hello.
@@ -41,6 +42,7 @@ pub(crate) struct Established {
 pub(crate) struct MessagePolicy {
     pub(crate) above: Option<Duration>,
     pub(crate) copies: Vec<Duration>,
+    pub(crate) rescue: bool,
     pub(crate) path: Arc<Published>,
 }
 
@@ -62,6 +64,7 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         datagram: None,
         streams: MessageStreams::new(connection.clone()),
         copies: Copies::new(messages.copies),
+        rescue: messages.rescue.then(|| Rescue::new(messages.path.clone())),
         above: messages.above,
         path: messages.path,
     };
@@ -191,6 +194,7 @@ struct Writer {
     datagram: Option<SendingDatagram>,
     streams: MessageStreams,
     copies: Copies,
+    rescue: Option<Rescue>,
     /// The round-trip time from which on small messages have streams of their own.
     above: Option<Duration>,
     path: Arc<Published>,
@@ -202,6 +206,9 @@ impl Writer {
         let outbox = session.outbox();
         outbox.unblock();
         self.copies.poll(cx, &self.connection, self.path.rate());
+        if self.rescue.as_mut().is_some_and(|rescue| rescue.poll(cx)) {
+            self.copies.probe(&self.connection);
+        }
         loop {
             while !self.waiting.is_empty() {
                 self.claim(Claim::Urgent);

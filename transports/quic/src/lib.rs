@@ -27,6 +27,7 @@ mod error;
 mod lanes;
 mod messages;
 mod raw;
+mod rescue;
 mod runtime;
 mod socket;
 mod transport;

@@ -17,7 +17,7 @@ use peerlane_transport::{ClassId, CloseCode, Closed, Session, class::Lane, limit
 use quinn::{Connection, RecvStream, SendStream};
 
 use crate::{
-    copies::{Arrivals, COPY},
+    copies::{Arrivals, COPY, PROBE},
     error::closed,
 };
 
@@ -142,6 +142,7 @@ impl Receiving {
                 let Some(number) = varint::get(&mut rest) else { return bad("a copy without its stream's number") };
                 self.arrivals().copy(number, || session.on_copy(class, rest.chunk()))
             }
+            PROBE if class == 0 && rest.is_empty() => Ok(()),
             _ => bad("a datagram of an unknown kind"),
         }
     }

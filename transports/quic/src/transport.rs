@@ -203,7 +203,8 @@ impl QuicTransport {
         session.guard(peer.lists.clone(), id);
         let (receive, send) = control.into_inner();
         let config = &self.0.config;
-        let messages = MessagePolicy { above: config.message_streams, copies: config.copies.clone(), path: published.clone() };
+        let (above, copies) = (config.message_streams, config.copies.clone());
+        let messages = MessagePolicy { above, copies, rescue: config.rescue, path: published.clone() };
         let budget = Budget::new(published, config.max_in_flight);
         guard.disarm();
         task.join(drive(Established { connection, control: (send, receive), early, budget, messages }, session)).await;

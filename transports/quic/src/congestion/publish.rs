@@ -32,6 +32,8 @@ pub(crate) struct Published {
     /// What the bottleneck carries, bits per second; 0: unknown.
     capacity: AtomicU64,
     start: Instant,
+    /// Bytes that may be in flight beyond the window.
+    rescue: AtomicU64,
     /// Who waits for less in flight.
     waiting: AtomicWaker,
 }
@@ -45,7 +47,8 @@ impl Published {
             in_flight: AtomicU64::new(0),
             loss: AtomicU64::new(0),
             capacity: AtomicU64::new(0),
-            start: Instant::now(),
+            start: now(),
+            rescue: AtomicU64::new(0),
             waiting: AtomicWaker::new(),
         })
     }
@@ -71,8 +74,12 @@ impl Published {
         Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt, |bits| bits / 8))
     }
 
+    /// Packets may leave beyond the window, until something is acknowledged or lost.
+    pub(crate) fn rescue(&self, packets: u64) {
+        self.rescue.fetch_add(packets * LARGEST_PACKET, Ordering::Relaxed);
+    }
+
     /// Time since something was acknowledged: with something in flight, silence of several round trips is an outage.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a rescue after an outage"))]
     pub(crate) fn since_ack(&self) -> Option<Duration> {
         self.since(&self.acked_at)
     }
@@ -95,7 +102,7 @@ impl Published {
 
     fn since(&self, at: &AtomicU64) -> Option<Duration> {
         let at = at.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.start.elapsed().saturating_sub(Duration::from_micros(at)))
+        Some(now().saturating_duration_since(self.start).saturating_sub(Duration::from_micros(at)))
     }
 
     fn stamp(&self, at: &AtomicU64, now: Instant) {
@@ -104,6 +111,13 @@ impl Published {
     }
 }
 
+/// By tokio's clock, as quinn's is.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// Bytes of the largest packet that a rescue sends: Ethernet's.
+const LARGEST_PACKET: u64 = 1500;
 /// Initial window of RFC 9002, section 7.2, for packets of 1,200 bytes.
 const INITIAL: u64 = 12_000;
 
@@ -161,6 +175,7 @@ impl Publishing {
 impl Controller for Publishing {
     fn on_sent(&mut self, now: Instant, bytes: u64, last_packet_number: u64) {
         self.in_flight = self.in_flight.saturating_add(bytes);
+        self.published.in_flight.store(self.in_flight, Ordering::Relaxed);
         self.inner.on_sent(now, bytes, last_packet_number);
     }
 
@@ -176,6 +191,7 @@ impl Controller for Publishing {
         self.inner.on_end_acks(now, in_flight, self.limited(app_limited), largest_packet_num_acked);
         self.in_flight = in_flight;
         self.published.stamp(&self.published.acked_at, now);
+        self.published.rescue.store(0, Ordering::Relaxed);
         self.publish();
     }
 
@@ -192,7 +208,7 @@ impl Controller for Publishing {
     }
 
     fn window(&self) -> u64 {
-        self.inner.window()
+        self.inner.window().saturating_add(self.published.rescue.load(Ordering::Relaxed))
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -218,6 +234,25 @@ impl Controller for Publishing {
 }
 
 #[cfg(test)]
+impl Published {
+    /// Of a path with this round-trip time and so many bytes in flight, heard of now.
+    pub(crate) fn of(rtt: Duration, in_flight: u64) -> Arc<Self> {
+        let published = Self::new();
+        published.rtt.store(rtt.as_micros() as u64, Ordering::Relaxed);
+        published.set(in_flight, true);
+        published
+    }
+
+    /// So many bytes are in flight; something was acknowledged now.
+    pub(crate) fn set(&self, in_flight: u64, heard: bool) {
+        self.in_flight.store(in_flight, Ordering::Relaxed);
+        if heard {
+            self.stamp(&self.acked_at, now());
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use quinn_proto::congestion::CubicConfig;
 
@@ -231,8 +266,11 @@ mod tests {
         let mut controller = factory.build(now, 1200);
         assert_eq!((published.since_ack(), published.loss(), published.capacity()), (None, 0.0, None));
         controller.on_sent(now, 5000, 3);
+        published.rescue(2);
+        assert_eq!(controller.window(), published.window() + 3000, "a rescue is quinn's alone");
         controller.on_end_acks(now, 4000, false, Some(0));
         assert!(published.since_ack().is_some());
+        assert_eq!(controller.window(), published.window(), "somebody was heard");
         assert_eq!(published.in_flight(), 4000);
         controller.on_congestion_event(now, now, false, 1000);
         assert_eq!(published.in_flight(), 3000);
