@@ -21,13 +21,13 @@ use crate::congestion::{DelayConfig, Factory, Published};
 #[non_exhaustive]
 pub enum CongestionControl {
     /// RFC 9438, as quinn has it.
-    #[default]
     Cubic,
     /// Bottleneck bandwidth and round-trip propagation time, first version, as quinn has it.
     Bbr,
     /// RFC 9002, appendix B.
     NewReno,
     /// Ours: keeps the bottleneck's queue short, and takes loss for congestion only where it comes with more data in flight.
+    #[default]
     Delay,
 }
 
