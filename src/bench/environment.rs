@@ -12,7 +12,7 @@ pub struct Environment {
     pub rustc: Option<&'static str>,
     /// `release`, or `debug`: figures of a debug build mean little.
     pub build: &'static str,
-    /// The kernel's release.
+    /// The release of the kernel under the transports: a lab's own, if it has one.
     pub kernel: Option<String>,
     /// Operating system and architecture.
     pub platform: String,
@@ -23,6 +23,11 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The same under another kernel: a lab's.
+    pub(super) fn on(&self, kernel: &str) -> Self {
+        Self { kernel: Some(kernel.to_owned()), ..self.clone() }
+    }
+
     /// Looks around.
     pub fn here() -> Self {
         let read = |path| std::fs::read_to_string(path).ok();

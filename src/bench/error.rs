@@ -26,6 +26,17 @@ pub enum BenchError {
     /// The records couldn't be written to standard output.
     #[error("standard output: {0}")]
     Output(std::io::Error),
+    /// The network between the ends couldn't be had, or died.
+    #[error("{case}: {what}")]
+    Emulation {
+        /// What was to be measured in it.
+        case: String,
+        /// Why, and what would help.
+        what: String,
+    },
+    /// Stopped by the user before there was anything to tell.
+    #[error("interrupted")]
+    Interrupted,
     /// An end couldn't be built on this machine.
     #[error("the {end} of {variant}: {source}")]
     Lab {
@@ -45,6 +56,14 @@ pub enum LabError {
     /// A thread, runtime or timer was refused by the system.
     #[error("the system refused a thread, runtime or timer: {0}")]
     System(#[from] std::io::Error),
+    /// The network namespace that it belongs in.
+    #[error("the network namespace {}: {source}", path.display())]
+    Namespace {
+        /// Its file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
     /// Its keys.
     #[error(transparent)]
     Identity(#[from] IdentityError),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use peerlane_transport::{ClassId, ClassStats, ClassTable, Connection, PathStats};
+use peerlane_transport::{ClassId, ClassTable, Connection};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::error::LabError;
 
@@ -52,32 +53,111 @@ impl Times {
     }
 }
 
+/// Every bucket's value in nanoseconds and its count: nothing is lost.
+impl Serialize for Times {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter_recorded().map(|bucket| (bucket.value_iterated_to(), bucket.count_at_value())))
+    }
+}
+
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut times = Self::new().map_err(D::Error::custom)?;
+        for (nanoseconds, count) in Vec::<(u64, u64)>::deserialize(deserializer)? {
+            times.0.record_n(nanoseconds, count).map_err(D::Error::custom)?;
+        }
+        Ok(times)
+    }
+}
+
 /// Microseconds of nanoseconds, to a tenth.
 fn micros(ns: f64) -> f64 {
     (ns / 100.0).round() / 10.0
 }
 
-/// One end's connection when the measurement was over.
-#[derive(Debug, Clone, Default)]
+/// One end of the connection, when the measured time was over.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct End {
-    /// What its transport knows of the path.
-    pub path: PathStats,
-    /// The measured class on this end, warm-up included.
-    pub class: ClassStats,
+    /// In force, as read back.
+    pub congestion_control: Option<String>,
+    /// As read back.
+    pub send_buffer_bytes: Option<usize>,
+    /// As read back.
+    pub receive_buffer_bytes: Option<usize>,
+    /// Smoothed round trip.
+    pub rtt_us: Option<f64>,
+    /// Congestion window.
+    pub cwnd_bytes: Option<u64>,
+    /// Bytes in a packet.
+    pub mtu: Option<u16>,
+    /// Packets or segments sent since the handshake.
+    pub packets_sent: Option<u64>,
+    /// Of them lost or sent again.
+    pub packets_lost: Option<u64>,
+    /// How long the measured class's messages waited for the scheduler on this end, on average, warm-up included.
+    pub queue_mean_us: Option<f64>,
+    /// The same at most.
+    pub queue_max_us: Option<f64>,
 }
 
 impl End {
     /// As it stands now.
     pub(super) fn of(connection: &Connection) -> Self {
-        let mut stats = connection.stats();
-        let class = connection.classes().by_name(ClassTable::QUERY).map(ClassId::index);
-        let class = class.filter(|class| *class < stats.classes.len()).map(|class| stats.classes.swap_remove(class));
-        Self { path: stats.path, class: class.unwrap_or_default() }
+        let stats = connection.stats();
+        let path = stats.path;
+        let class = connection.classes().by_name(ClassTable::QUERY).map(ClassId::index).and_then(|class| stats.classes.get(class));
+        let class = class.filter(|class| class.sent_messages > 0);
+        let micros = |time: Duration| micros(time.as_secs_f64() * 1e9);
+        Self {
+            congestion_control: path.congestion_control,
+            send_buffer_bytes: path.socket_buffers.map(|(send, _)| send),
+            receive_buffer_bytes: path.socket_buffers.map(|(_, receive)| receive),
+            rtt_us: path.rtt.map(micros),
+            cwnd_bytes: path.cwnd,
+            mtu: path.mtu,
+            packets_sent: path.sent,
+            packets_lost: path.lost,
+            queue_mean_us: class.map(|class| micros(class.queue_time.div_f64(class.sent_messages as f64))),
+            queue_max_us: class.map(|class| micros(class.queue_time_max)),
+        }
     }
 }
 
+/// One queue of an emulated network, counted from the first packet of the handshake to the last one.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Queue {
+    /// `forward`, from the asking end to the answering one, or `backward`.
+    pub direction: String,
+    /// Whether it's the bottleneck; if not, it only delays.
+    pub bottleneck: bool,
+    /// Packets that left.
+    pub packets: u64,
+    /// Bytes that left, with Ethernet headers.
+    pub bytes: u64,
+    /// Packets dropped, by the profile's loss or because the queue was full: netem counts them together.
+    pub drops: u64,
+    /// The share of packets that the profile itself loses: what's dropped beyond it is our own doing.
+    pub loss_set: f64,
+}
+
+/// What an emulated network says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Network {
+    /// Its kernel.
+    pub kernel: String,
+    /// Each impaired way out.
+    pub queues: Vec<Queue>,
+    /// Seconds that the case took by its clock.
+    pub lab_seconds: f64,
+    /// Seconds that it took by ours, its making included.
+    pub wall_seconds: f64,
+}
+
 /// What one case gave.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measurement {
     /// From a query's scheduled time to its answer; for one without an answer, the worst: see [`Self::unfinished`].
     pub latency: Times,
@@ -98,6 +178,8 @@ pub struct Measurement {
     pub client: End,
     /// The answering end.
     pub server: End,
+    /// The network between them, if it's an emulated one.
+    pub network: Option<Network>,
 }
 
 impl Measurement {

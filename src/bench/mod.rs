@@ -35,9 +35,11 @@ mod variant;
 
 pub use environment::Environment;
 pub use error::BenchError;
+#[cfg(target_os = "linux")]
+pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
-pub use measurement::{End, Measurement};
+pub use measurement::{End, Measurement, Network, Queue};
 pub use plan::{Case, Flood, Plan, Workload};
-pub use record::{EndRecord, Record};
+pub use record::Record;
 pub use runner::{Event, Outcome, run};
 pub use variant::Variant;

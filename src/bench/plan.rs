@@ -3,6 +3,7 @@
 use std::{fmt, time::Duration};
 
 use peerlane_transport::{ClassTable, limits};
+use serde::{Deserialize, Serialize};
 
 use super::{BenchError, Variant};
 
@@ -10,7 +11,8 @@ use super::{BenchError, Variant};
 const MAX_QUERIES: f64 = 10_000_000.0;
 
 /// What else fills the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Flood {
     /// Nothing.
@@ -41,7 +43,7 @@ impl fmt::Display for Flood {
 }
 
 /// The query workload: sizes, rate and times.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
     /// Queries per second on average; 0: none, to see the flood alone.
     pub rate: f64,
@@ -89,7 +91,7 @@ pub struct Plan {
 }
 
 /// One cell of the matrix, once.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// The transport.
     pub variant: Variant,

@@ -1,10 +1,8 @@
 //! One measurement as a machine reads it: a JSON object on a line.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
-use super::{Case, End, Environment, Lab, Measurement};
+use super::{Case, End, Environment, Lab, Measurement, Network};
 
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +36,8 @@ pub struct Record {
     pub unfinished: u64,
     /// BELIEF bytes that the receiver's application took, in 10^6 bits per second.
     pub belief_goodput_mbps: f64,
+    /// The same as a share of the rate that the profile gives this direction.
+    pub belief_goodput_share: Option<f64>,
     /// 1 for the first.
     pub run: u32,
     /// The schedule's seed.
@@ -67,57 +67,14 @@ pub struct Record {
     /// What shares which thread.
     pub threads: String,
     /// The end that asks and floods.
-    pub client: EndRecord,
+    pub client: End,
     /// The end that answers and takes.
-    pub server: EndRecord,
+    pub server: End,
+    /// The network between them, if it's an emulated one.
+    pub network: Option<Network>,
     /// Build and machine.
     #[serde(flatten)]
     pub environment: Environment,
-}
-
-/// One end of the connection, when the measured time was over.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct EndRecord {
-    /// In force, as read back.
-    pub congestion_control: Option<String>,
-    /// As read back.
-    pub send_buffer_bytes: Option<usize>,
-    /// As read back.
-    pub receive_buffer_bytes: Option<usize>,
-    /// Smoothed round trip.
-    pub rtt_us: Option<f64>,
-    /// Congestion window.
-    pub cwnd_bytes: Option<u64>,
-    /// Bytes in a packet.
-    pub mtu: Option<u16>,
-    /// Packets or segments sent since the handshake.
-    pub packets_sent: Option<u64>,
-    /// Of them lost or sent again.
-    pub packets_lost: Option<u64>,
-    /// How long the class's messages waited for the scheduler on this end, on average, warm-up included.
-    pub queue_mean_us: Option<f64>,
-    /// The same at most.
-    pub queue_max_us: Option<f64>,
-}
-
-impl From<&End> for EndRecord {
-    fn from(End { path, class }: &End) -> Self {
-        let queued = u32::try_from(class.sent_messages).ok().filter(|sent| *sent > 0).map(|sent| class.queue_time / sent);
-        let micros = |time: Duration| (time.as_secs_f64() * 1e7).round() / 10.0;
-        Self {
-            congestion_control: path.congestion_control.clone(),
-            send_buffer_bytes: path.socket_buffers.map(|(send, _)| send),
-            receive_buffer_bytes: path.socket_buffers.map(|(_, receive)| receive),
-            rtt_us: path.rtt.map(micros),
-            cwnd_bytes: path.cwnd,
-            mtu: path.mtu,
-            packets_sent: path.sent,
-            packets_lost: path.lost,
-            queue_mean_us: queued.map(micros),
-            queue_max_us: queued.map(|_| micros(class.queue_time_max)),
-        }
-    }
 }
 
 impl Record {
@@ -138,6 +95,7 @@ impl Record {
             samples: times.count(),
             unfinished: measured.unfinished,
             belief_goodput_mbps: (measured.goodput_mbps() * 10.0).round() / 10.0,
+            belief_goodput_share: lab.rate_mbps().map(|rate| (measured.goodput_mbps() / rate * 1e4).round() / 1e4),
             run: case.run,
             seed: case.seed,
             complete: measured.complete,
@@ -152,9 +110,10 @@ impl Record {
             duration_s: measured.window.as_secs_f64(),
             warm_up_s: work.warm_up.as_secs_f64(),
             threads: lab.threads(),
-            client: (&measured.client).into(),
-            server: (&measured.server).into(),
-            environment: environment.clone(),
+            client: measured.client.clone(),
+            server: measured.server.clone(),
+            network: measured.network.clone(),
+            environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }
     }
 

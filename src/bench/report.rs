@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Flood, Outcome, Plan,
+    Flood, Lab, Outcome, Plan,
     measurement::{Times, goodput},
 };
 
@@ -43,21 +43,28 @@ impl Row {
     }
 }
 
-/// A table of all complete measurements, pooled over runs: a row per transport and flood, then flood against idle.
-/// Tells how many are left out because they're incomplete.
-pub fn table(plan: &Plan, lab: &str, outcomes: &[Outcome]) -> String {
+/// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
+/// idle. Tells how many are left out because they're incomplete.
+pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
     let work = &plan.workload;
     let mut out = String::new();
     let (complete, incomplete): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.record.complete);
+    // Round trips over loopback are tenths of a millisecond, those over a network dozens.
+    let (unit, scale, digits) = if lab.rate_mbps().is_some() { ("ms", 1e-3, 1) } else { ("us", 1.0, 0) };
     let _ = writeln!(
         out,
-        "QUERY {} B -> RESULT {} B, open loop at {}/s, latency from the scheduled time in us; flood: BELIEFs of {} B; lab {lab}",
-        work.query_bytes, work.result_bytes, work.rate, work.belief_bytes,
+        "QUERY {} B -> RESULT {} B, open loop at {}/s, latency from the scheduled time in {unit}; flood: BELIEFs of {} B; lab {}, {}",
+        work.query_bytes,
+        work.result_bytes,
+        work.rate,
+        work.belief_bytes,
+        lab.name(),
+        path(lab),
     );
     let _ = writeln!(
         out,
-        "{:<12} {:<6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>10} {:>13} {:>5}",
-        "transport", "flood", "p50", "p90", "p99", "p99.9", "max", "mean", "samples", "unfinished", "BELIEF Mbit/s", "runs"
+        "{:<12} {:<6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>10} {:>13} {:>6} {:>5}",
+        "transport", "flood", "p50", "p90", "p99", "p99.9", "max", "mean", "samples", "unfinished", "BELIEF Mbit/s", "share", "runs"
     );
     for variant in &plan.variants {
         let rows: Vec<Row> = plan
@@ -70,10 +77,11 @@ pub fn table(plan: &Plan, lab: &str, outcomes: &[Outcome]) -> String {
             .collect();
         for row in &rows {
             let _ = write!(out, "{:<12} {:<6}", row.transport, row.flood.name());
-            row.columns().iter().for_each(|time| cell(&mut out, *time, 0, ""));
+            row.columns().iter().for_each(|time| cell(&mut out, time.map(|time| time * scale), digits, ""));
             let goodput = (row.flood != Flood::None).then_some(row.goodput);
+            let share = goodput.zip(lab.rate_mbps()).map(|(goodput, rate)| goodput / rate * 100.0);
             let _ = write!(out, " {:>8} {:>10} {:>13}", row.times.count(), row.unfinished, number(goodput, 1, ""));
-            let _ = writeln!(out, " {:>5}", row.runs);
+            let _ = writeln!(out, " {:>6} {:>5}", number(share, 1, "%"), row.runs);
         }
         let of = |flood| rows.iter().find(|row| row.flood == flood);
         if let (Some(idle), Some(full)) = (of(Flood::None), of(Flood::Full)) {
@@ -92,6 +100,13 @@ pub fn table(plan: &Plan, lab: &str, outcomes: &[Outcome]) -> String {
         }
     }
     out
+}
+
+fn path(lab: &dyn Lab) -> String {
+    match lab.rate_mbps() {
+        Some(rate) => format!("profile {} ({rate} Mbit/s)", lab.profile()),
+        None => "no impairment".to_owned(),
+    }
 }
 
 fn cell(out: &mut String, value: Option<f64>, digits: usize, unit: &str) {

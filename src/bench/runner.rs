@@ -45,7 +45,10 @@ pub fn run(
             break;
         }
         each(Event::Begins(&case))?;
-        let measurement = lab.measure(&case, stop)?;
+        let measurement = match lab.measure(&case, stop) {
+            Err(BenchError::Interrupted) => break,
+            measured => measured?,
+        };
         let record = Record::new(&case, lab, &environment, &measurement);
         let outcome = Outcome { case, measurement, record };
         each(Event::Measured(&outcome))?;

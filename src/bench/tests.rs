@@ -44,7 +44,7 @@ fn every_scheduled_query_counts_and_the_flood_arrives() {
             assert!(json[end]["queue_max_us"].is_f64(), "{line}");
         }
     }
-    let table = report::table(&plan, "loopback", &outcomes);
+    let table = report::table(&plan, &Loopback::new(), &outcomes);
     assert_eq!(table.matches("ratio").count(), 2, "{table}");
 }
 
@@ -69,7 +69,7 @@ fn an_interruption_keeps_what_was_measured_and_says_so() {
     let outcomes = run(&plan, &Loopback::new(), &stop, each).unwrap();
     assert_eq!((begun, outcomes.len()), (1, 1), "no other case begins");
     assert!(!outcomes[0].record.complete);
-    assert!(report::table(&plan, "loopback", &outcomes).contains("interrupted"));
+    assert!(report::table(&plan, &Loopback::new(), &outcomes).contains("interrupted"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr};
 use peerlane_quic::{QuicConfig, QuicTransport};
 use peerlane_tcp::{TcpConfig, TcpTransport};
 use peerlane_transport::{AnyTransport, ConnectError, admission::LocalPeer, identity::PeerAddr};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Makes one end's transport of what its transports share.
 type Make = fn(LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError>;
@@ -56,5 +57,19 @@ impl Eq for Variant {}
 impl fmt::Display for Variant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
+    }
+}
+
+/// Its name: the configuration is that of whoever reads it.
+impl Serialize for Variant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Variant {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        Self::by_name(&name).ok_or_else(|| D::Error::custom(format!("no transport is called {name}")))
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::bench::{self, BenchError, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
+use crate::bench::{self, BenchError, Case, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,10 @@ use super::CliError;
 enum LabName {
     /// This machine's loopback, in real time: no impairment.
     Loopback,
+    /// A Linux kernel of its own on a virtual clock, with an impaired path between the ends: what protocols do.
+    Virtual,
+    /// Network namespaces with an impaired path between the ends, in real time: needs root or user namespaces.
+    Netem,
 }
 
 /// Measure QUERY latency, idle and under a flood of BELIEFs, transport beside transport.
@@ -32,6 +36,9 @@ pub(super) struct Args {
     /// Where to measure.
     #[arg(long, value_enum, default_value_t = LabName::Loopback)]
     lab: LabName,
+    /// Impairments of the path, by their names (`netem/lab profiles`) or files; not for loopback [default: wan].
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
+    profile: Vec<String>,
     /// Transports to compare.
     #[arg(long, value_delimiter = ',', value_parser = variant, default_value = "tcp,quic")]
     transport: Vec<Variant>,
@@ -66,9 +73,45 @@ pub(super) struct Args {
     /// Few and short runs: to see that it works.
     #[arg(long)]
     quick: bool,
+    /// Plays both ends within a lab, by the order in this directory: the program calls itself with it.
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    in_lab: Option<PathBuf>,
 }
 
+/// The profile if none is named.
+const PROFILE: &str = "wan";
+
 impl Args {
+    /// One for each profile.
+    fn labs(&self) -> Result<Vec<Box<dyn Lab>>, BenchError> {
+        let kind = match self.lab {
+            LabName::Loopback if self.profile.is_empty() => {
+                return Ok(vec![Box::new(Loopback { event_interval: self.event_interval })]);
+            }
+            LabName::Loopback => {
+                let what = "loopback has no impairment, so --profile needs --lab virtual or --lab netem".to_owned();
+                return Err(BenchError::Plan { what });
+            }
+            LabName::Virtual => "virtual",
+            LabName::Netem => "netem",
+        };
+        let profiles: Vec<&str> = match self.profile.as_slice() {
+            [] => vec![PROFILE],
+            named => named.iter().map(String::as_str).collect(),
+        };
+        deduplicated(&profiles).into_iter().map(|profile| self.emulated(kind, profile)).collect()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn emulated(&self, kind: &str, profile: &str) -> Result<Box<dyn Lab>, BenchError> {
+        Ok(Box::new(bench::Emulated::new(kind, profile)?.event_interval(self.event_interval)))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn emulated(&self, kind: &str, _: &str) -> Result<Box<dyn Lab>, BenchError> {
+        Err(BenchError::Plan { what: format!("the {kind} lab needs Linux; use --lab loopback") })
+    }
+
     fn plan(&self) -> Plan {
         let usual = Workload::default();
         let (runs, duration, warm_up) =
@@ -127,6 +170,10 @@ fn time(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// What can't be run, built or written; [`CliError::Interrupted`] if not all of it was measured to the end.
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    #[cfg(target_os = "linux")]
+    if let Some(directory) = &args.in_lab {
+        return Ok(bench::play_inside(directory)?);
+    }
     if measure(args)? { Ok(()) } else { Err(CliError::Interrupted) }
 }
 
@@ -134,29 +181,29 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 fn measure(args: &Args) -> Result<bool, BenchError> {
     let plan = args.plan();
     plan.check()?;
-    let lab: &dyn Lab = match args.lab {
-        LabName::Loopback => &Loopback { event_interval: args.event_interval },
-    };
+    let labs = args.labs()?;
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
-    let progress = Progress::new(&plan);
-    let outcomes = bench::run(&plan, lab, &stop, |event| {
-        progress.show(&event);
-        match (event, &mut records) {
-            (Event::Measured(outcome), Some(records)) => records.write(outcome),
-            _ => Ok(()),
-        }
-    })?;
-    progress.clear();
-    let table = bench::report::table(&plan, lab.name(), &outcomes);
-    let written = if records.is_some_and(|records| records.to_stdout) {
-        io::stderr().lock().write_all(table.as_bytes())
-    } else {
-        io::stdout().lock().write_all(table.as_bytes())
-    };
-    written.map_err(BenchError::Output)?;
-    Ok(outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete))
+    let progress = Progress::new(plan.len() * labs.len());
+    let mut whole = true;
+    for lab in &labs {
+        let outcomes = bench::run(&plan, lab.as_ref(), &stop, |event| {
+            match &event {
+                Event::Begins(case) => progress.begin(lab.profile(), case),
+                Event::Measured(_) => progress.measured(),
+            }
+            match (event, &mut records) {
+                (Event::Measured(outcome), Some(records)) => records.write(outcome),
+                _ => Ok(()),
+            }
+        })?;
+        whole &= outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete);
+        let table = bench::report::table(&plan, lab.as_ref(), &outcomes);
+        let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
+        progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    }
+    Ok(whole)
 }
 
 /// A short measurement for `peerlane demo`: its table.
@@ -174,7 +221,7 @@ pub(super) async fn demo() -> Result<(), CliError> {
     let measuring = tokio::task::spawn_blocking(move || {
         let lab = Loopback::new();
         let outcomes = bench::run(&plan, &lab, &stopping, |_| Ok(()))?;
-        Ok::<_, BenchError>(bench::report::table(&plan, lab.name(), &outcomes))
+        Ok::<_, BenchError>(bench::report::table(&plan, &lab, &outcomes))
     });
     let stop_when_dropped = stop.drop_guard();
     let table = super::setup::or_interrupted(measuring).await?.map_err(CliError::failed)??;
@@ -213,11 +260,11 @@ impl Records {
 struct Progress(ProgressBar);
 
 impl Progress {
-    fn new(plan: &Plan) -> Self {
+    fn new(cases: usize) -> Self {
         if !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
-        let bar = ProgressBar::with_draw_target(Some(plan.len() as u64), ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(Some(cases as u64), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template("{spinner} {pos}/{len} [{bar:30}] {elapsed} {msg}") {
             bar.set_style(style);
         }
@@ -226,14 +273,22 @@ impl Progress {
         Self(bar)
     }
 
-    fn show(&self, event: &Event<'_>) {
-        match event {
-            Event::Begins(case) => self.0.set_message(format!("{}, flood {}, run {}", case.variant, case.flood, case.run)),
-            Event::Measured(_) => self.0.inc(1),
-        }
+    fn begin(&self, profile: &str, case: &Case) {
+        self.0.set_message(format!("{}, profile {profile}, flood {}, run {}", case.variant, case.flood, case.run));
     }
 
-    fn clear(&self) {
+    fn measured(&self) {
+        self.0.inc(1);
+    }
+
+    /// Does something with the terminal to itself.
+    fn suspended(&self, work: impl FnOnce() -> io::Result<()>) -> Result<(), BenchError> {
+        self.0.suspend(work).map_err(BenchError::Output)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
         self.0.finish_and_clear();
     }
 }

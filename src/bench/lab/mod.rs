@@ -1,7 +1,12 @@
 //! Where a case is measured: both ends and the path between them.
 
+#[cfg(target_os = "linux")]
+mod emulated;
+mod ends;
 mod loopback;
 
+#[cfg(target_os = "linux")]
+pub use emulated::{Emulated, play_inside};
 pub use loopback::Loopback;
 use tokio_util::sync::CancellationToken;
 
@@ -15,13 +20,17 @@ pub trait Lab {
     /// The name of the path's impairment.
     fn profile(&self) -> &str;
 
+    /// The rate from the asking end to the answering one in 10^6 bits per second, if the path has a configured one.
+    fn rate_mbps(&self) -> Option<f64>;
+
     /// What shares which thread or process: the one's work is the other's delay.
     fn threads(&self) -> String;
 
     /// Measures one case, on a connection of its own. `stop` ends it early: what was measured then is incomplete.
     ///
     /// # Errors
-    /// [`BenchError::Lab`] if an end can't be built or a message is refused. A connection that ends by itself is a
+    /// [`BenchError::Lab`] if an end can't be built or a message is refused, [`BenchError::Emulation`] if the network
+    /// can't, [`BenchError::Interrupted`] if `stop` leaves nothing to tell. A connection that ends by itself is a
     /// measurement that says so.
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError>;
 }

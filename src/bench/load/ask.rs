@@ -94,6 +94,7 @@ pub(crate) async fn apply(connection: &Connection, case: &Case, taken: &Taken, s
         failure: connection.close_reason().map(|closed| closed.to_string()),
         client: End::default(),
         server: End::default(),
+        network: None,
     })
 }
 

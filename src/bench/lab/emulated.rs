@@ -1,0 +1,186 @@
+//! Both ends in hosts of an emulated network (`netem/`), on a virtual clock or in real time.
+//!
+//! Each case has a network of its own, made for it and gone after it. In it this very program runs once more
+//! ([`play_inside`]) and plays both ends, each on a thread that moved into its host's network namespace. Order and
+//! measurement travel as files in a directory that both sides see.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use peerlane_netem::{
+    LabError as NetemError, LabKind, Outcome, Run,
+    plan::{Host, Plan, Topology},
+    profile::{Direction, Profile},
+};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Lab,
+    ends::{Ends, Place},
+    loopback::EVENT_INTERVAL,
+};
+use crate::bench::{BenchError, Case, Measurement, Network, Queue};
+
+const ORDER: &str = "order.json";
+const MEASURED: &str = "measured.json";
+/// Where `ip netns` keeps namespaces.
+const NAMESPACES: &str = "/run/netns";
+/// Real time that a lab may take to come and go, and to run its command if that hangs.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Real seconds that a second in the lab may take: a debug build needs one or two.
+const SLOWEST: u32 = 20;
+
+/// A lab with an impairment profile between the ends. The asking end is host `a`, the answering one is `b`.
+#[derive(Debug, Clone)]
+pub struct Emulated {
+    kind: LabKind,
+    profile: Profile,
+    ends: Ends,
+}
+
+/// What the program is asked to do inside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Order {
+    ends: Ends,
+    case: Case,
+}
+
+impl Emulated {
+    /// A lab of a kind (`virtual`, `netem`) with a profile by its name or file. Starts nothing.
+    ///
+    /// # Errors
+    /// [`BenchError::Plan`] if there's no such lab or profile, or the profile is at fault.
+    pub fn new(kind: &str, profile: &str) -> Result<Self, BenchError> {
+        let wrong = |error: &dyn std::error::Error| BenchError::Plan { what: error.to_string() };
+        let kind: LabKind = kind.parse().map_err(|error| wrong(&error))?;
+        let profile = Profile::load(profile).map_err(|error| wrong(&error))?;
+        let plan = Plan::new(&profile, Topology::Pair).map_err(|error| wrong(&error))?;
+        let [asking, answering] = plan.hosts() else {
+            return Err(BenchError::Plan { what: "a pair has two hosts".into() });
+        };
+        let place = |host: &Host| Place { namespace: Some(Path::new(NAMESPACES).join(&host.namespace)), address: host.address.into() };
+        let ends = Ends { asking: place(asking), answering: place(answering), event_interval: EVENT_INTERVAL };
+        Ok(Self { kind, profile, ends })
+    }
+
+    /// Tasks that each end's runtime polls between two looks at its sockets and timers, 1 at least; 4 by default.
+    #[must_use]
+    pub fn event_interval(mut self, polls: u32) -> Self {
+        self.ends.event_interval = polls;
+        self
+    }
+
+    fn failed(&self, case: &Case) -> impl Fn(String) -> BenchError {
+        let case = format!("{} over {}, flood {}, run {}", case.variant, self.profile.name(), case.flood, case.run);
+        move |what| BenchError::Emulation { case: case.clone(), what }
+    }
+
+    fn network(&self, outcome: Outcome) -> Network {
+        let queue = |queue: peerlane_netem::QueueStats| {
+            let direction = if queue.direction == Direction::Forward.name() { Direction::Forward } else { Direction::Backward };
+            let loss_set = if queue.bottleneck { self.profile.direction(direction).loss.mean() } else { 0.0 };
+            let (packets, bytes, drops) = (queue.packets, queue.bytes, queue.drops);
+            Queue { direction: queue.direction, bottleneck: queue.bottleneck, packets, bytes, drops, loss_set }
+        };
+        Network {
+            kernel: outcome.kernel,
+            queues: outcome.queues.into_iter().map(queue).collect(),
+            lab_seconds: outcome.lab_seconds,
+            wall_seconds: outcome.wall_seconds,
+        }
+    }
+}
+
+impl Lab for Emulated {
+    fn name(&self) -> &'static str {
+        self.kind.name()
+    }
+
+    fn profile(&self) -> &str {
+        self.profile.name()
+    }
+
+    fn rate_mbps(&self) -> Option<f64> {
+        Some(self.profile.direction(Direction::Forward).rate as f64 / 1e6)
+    }
+
+    fn threads(&self) -> String {
+        self.ends.threads()
+    }
+
+    fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
+        let failed = self.failed(case);
+        let directory = tempfile::tempdir().map_err(|error| failed(format!("no temporary directory: {error}")))?;
+        let directory = directory.path();
+        write(&directory.join(ORDER), &Order { ends: self.ends.clone(), case: case.clone() }).map_err(&failed)?;
+        let program = std::env::current_exe().map_err(|error| failed(format!("this program's file: {error}")))?;
+
+        let work = &case.workload;
+        let interrupt = Arc::new(AtomicBool::new(false));
+        let run = [&*program.to_string_lossy(), "bench", "--in-lab", &*directory.to_string_lossy()];
+        let run = Run::new(self.kind, &self.profile, Topology::Pair, run)
+            .write_to(directory)
+            .output(directory)
+            .limit(LIMIT + (work.warm_up + work.duration + work.grace) * SLOWEST)
+            .interrupt(interrupt.clone());
+        let outcome = match until(stop, &interrupt, || run.start()) {
+            Ok(outcome) => outcome,
+            Err(NetemError::Interrupted) => return Err(BenchError::Interrupted),
+            Err(error @ NetemError::Unavailable { .. }) => return Err(BenchError::Plan { what: error.to_string() }),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        if outcome.code != 0 {
+            let said = fs::read(directory.join("stderr")).unwrap_or_default();
+            return Err(failed(format!("exit code {} in the lab: {}", outcome.code, String::from_utf8_lossy(&said).trim())));
+        }
+        let mut measured: Measurement = read(&directory.join(MEASURED)).map_err(&failed)?;
+        measured.network = Some(self.network(outcome));
+        Ok(measured)
+    }
+}
+
+/// Raises the flag if `stop` is cancelled while the work goes on.
+fn until<T>(stop: &CancellationToken, flag: &AtomicBool, work: impl FnOnce() -> T) -> T {
+    let over = CancellationToken::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            // Without a runtime Ctrl-C still ends the process at the second time, and the lab with it.
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else { return };
+            if runtime.block_on(over.run_until_cancelled(stop.cancelled())).is_some() {
+                flag.store(true, Ordering::Relaxed);
+            }
+        });
+        let _over = over.clone().drop_guard();
+        work()
+    })
+}
+
+/// Plays both ends, inside a lab: the order is in the directory, and what was measured is written there.
+///
+/// # Errors
+/// [`BenchError::File`] for order or measurement, and what a [`Lab`] gives.
+pub fn play_inside(directory: &Path) -> Result<(), BenchError> {
+    let failed = |what| BenchError::Emulation { case: "in the lab".into(), what };
+    let order: Order = read(&directory.join(ORDER)).map_err(failed)?;
+    let measured = order.ends.measure(&order.case, &CancellationToken::new())?;
+    write(&directory.join(MEASURED), &measured).map_err(failed)
+}
+
+fn write(path: &Path, value: &impl Serialize) -> Result<(), String> {
+    let text = serde_json::to_vec(value).map_err(std::io::Error::from);
+    text.and_then(|text| fs::write(path, text)).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T, String> {
+    let read = || -> std::io::Result<T> { Ok(serde_json::from_slice(&fs::read(path)?)?) };
+    read().map_err(|error| format!("{}: {error}", path.display()))
+}

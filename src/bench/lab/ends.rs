@@ -1,0 +1,160 @@
+//! Both ends in this process: each has an operating system's thread and a `current_thread` runtime of its own, so that
+//! one's work isn't in the other's queue. They share the processors, as two processes would.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use peerlane_transport::{
+    Connection,
+    admission::LocalPeer,
+    identity::{Identity, PeerAddr},
+};
+use serde::{Deserialize, Serialize};
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::bench::{
+    BenchError, Case, End, Measurement,
+    error::LabError,
+    load::{self, Taken},
+};
+
+/// The network's name of a benchmark's two ends.
+const NETWORK: &str = "peerlane-bench";
+/// A closed connection's last words are waited for so long before its runtime goes.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Where an end is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// The file of its network namespace; `None`: the process's own.
+    pub(super) namespace: Option<PathBuf>,
+    /// Its address.
+    pub(super) address: IpAddr,
+}
+
+impl Place {
+    /// Takes this thread there, and those that it starts.
+    fn enter(&self) -> Result<(), LabError> {
+        let Some(namespace) = &self.namespace else { return Ok(()) };
+        let failed = |source| LabError::Namespace { path: namespace.clone(), source };
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+            use std::os::fd::AsFd;
+            let file = std::fs::File::open(namespace).map_err(failed)?;
+            move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).map_err(|errno| failed(errno.into()))
+        }
+        #[cfg(not(target_os = "linux"))]
+        Err(failed(std::io::ErrorKind::Unsupported.into()))
+    }
+}
+
+/// The two ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Ends {
+    pub(super) asking: Place,
+    pub(super) answering: Place,
+    /// Tasks that each runtime polls between two looks at its sockets and timers, 1 at least.
+    pub(super) event_interval: u32,
+}
+
+impl Ends {
+    /// Measures one case, on a connection of its own. See [`Lab::measure`](super::Lab::measure).
+    pub(super) fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
+        let (tell, told) = mpsc::channel();
+        // The end of one is the end of the other: it never waits for what won't come.
+        let over = CancellationToken::new();
+        let blame = |end| move |source| BenchError::Lab { end, variant: case.variant.name(), source };
+        let (server, client) = thread::scope(|scope| {
+            let over = &over;
+            let server = thread::Builder::new()
+                .name("bench-server".into())
+                .spawn_scoped(scope, move || self.run_at(&self.answering, serve(case, self.answering.address, tell, over)));
+            let client = thread::Builder::new()
+                .name("bench-client".into())
+                .spawn_scoped(scope, move || self.run_at(&self.asking, ask(case, &told, stop)));
+            let client = join(client);
+            over.cancel();
+            (join(server), client)
+        });
+        match (client, server) {
+            (Ok(measurement), Ok(())) => Ok(measurement),
+            (Ok(_) | Err(LabError::OtherEnd), Err(error)) => Err(blame("answering end")(error)),
+            (Err(error), _) => Err(blame("asking end")(error)),
+        }
+    }
+
+    /// What the ends share, for a record.
+    pub(super) fn threads(&self) -> String {
+        format!(
+            "each end: a thread and a current_thread runtime of its own (event_interval {}), in one process",
+            self.event_interval.max(1)
+        )
+    }
+
+    fn run_at<T>(&self, place: &Place, work: impl Future<Output = Result<T, LabError>>) -> Result<T, LabError> {
+        // Before the runtime: its sockets and threads are where it was made.
+        place.enter()?;
+        runtime::Builder::new_current_thread().enable_all().event_interval(self.event_interval.max(1)).build()?.block_on(work)
+    }
+}
+
+/// What the answering end tells the other one.
+struct Listening {
+    addr: PeerAddr,
+    /// Its connection, for the counters at the end.
+    accepted: mpsc::Receiver<Connection>,
+    taken: Arc<Taken>,
+}
+
+fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabError>>>) -> Result<T, LabError> {
+    thread?.join().unwrap_or_else(|_| Err(std::io::Error::other("an end's thread panicked").into()))
+}
+
+/// The answering end: one connection, until it's over.
+async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over: &CancellationToken) -> Result<(), LabError> {
+    let identity = Identity::generate()?;
+    let transport = case.variant.make(LocalPeer::open(&identity, NETWORK)?)?;
+    let mut listener = transport.listen(&SocketAddr::from((address, 0))).await?;
+    let (accept, accepted) = mpsc::channel();
+    let taken = Arc::new(Taken::default());
+    // Nobody listens any more: the other end has failed, and cancels this one.
+    let _ = tell.send(Listening { addr: PeerAddr::new(identity.peer_id(), listener.local()), accepted, taken: taken.clone() });
+    let connection = tokio::select! {
+        biased;
+        () = over.cancelled() => return Ok(()),
+        arrived = async { Ok::<_, LabError>(listener.accept().await?.upgrade().await?) } => arrived?,
+    };
+    let _ = accept.send(connection.clone());
+    tokio::select! {
+        biased;
+        () = over.cancelled() => {}
+        served = load::answer(&connection, &case.workload, &taken) => served?,
+    }
+    drop((listener, connection, accept));
+    let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
+    Ok(())
+}
+
+/// The asking end: dials, applies the load, closes.
+async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, stop: &CancellationToken) -> Result<Measurement, LabError> {
+    let identity = Identity::generate()?;
+    let transport = case.variant.make(LocalPeer::open(&identity, NETWORK)?)?;
+    // Blocks: this runtime has nothing else to do yet.
+    let Listening { addr, accepted, taken } = told.recv().map_err(|_| LabError::OtherEnd)?;
+    let connection = transport.dial(&addr).await?;
+    let mut measured = load::apply(&connection, case, &taken, stop).await?;
+    measured.client = End::of(&connection);
+    if let Ok(other) = accepted.recv() {
+        measured.server = End::of(&other);
+    }
+    connection.close(peerlane_transport::CloseCode::Done, "measured");
+    let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
+    Ok(measured)
+}
