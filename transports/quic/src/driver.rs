@@ -203,12 +203,18 @@ struct Writer {
 impl Writer {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
-        let outbox = session.outbox();
-        outbox.unblock();
+        let wrote = self.poll_write(cx, session);
+        // Last: the messages that have just left are among those whose copies the timers wait for.
         self.copies.poll(cx, &self.connection, self.path.rate());
         if self.rescue.as_mut().is_some_and(|rescue| rescue.poll(cx)) {
             self.copies.probe(&self.connection);
         }
+        wrote
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
+        let outbox = session.outbox();
+        outbox.unblock();
         loop {
             while !self.waiting.is_empty() {
                 self.claim(Claim::Urgent);

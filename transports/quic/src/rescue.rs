@@ -5,13 +5,7 @@
 //! packet beyond the window is sent every few round trips, with the oldest urgent message in it that isn't
 //! acknowledged. It isn't more than a quiet flow sends, and the intervals grow with the silence.
 
-use std::{
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::Context,
-    time::Duration,
-};
+use std::{future::Future, pin::Pin, sync::Arc, task::Context, time::Duration};
 
 use tokio::time::{Instant, Sleep};
 

@@ -248,7 +248,9 @@ fn path_stats(connection: &quinn::Connection, congestion: &'static str, buffers:
         let mut path = PathStats::unknown();
         path.congestion_control = Some(congestion.into());
         path.socket_buffers = Some(buffers);
-        let stats = connection.stats().path;
+        let stats = connection.stats();
+        path.datagrams_sent = Some(stats.frame_tx.datagram);
+        let stats = stats.path;
         path.rtt = Some(stats.rtt);
         path.cwnd = Some(stats.cwnd);
         path.lost = Some(stats.lost_packets);

@@ -72,6 +72,8 @@ pub struct PathStats {
     pub lost: Option<u64>,
     /// Packets or segments sent.
     pub sent: Option<u64>,
+    /// Datagrams sent (RFC 9221): messages of `Datagram` classes, copies, probes.
+    pub datagrams_sent: Option<u64>,
     /// Bytes of a packet on this path.
     pub mtu: Option<u16>,
     /// The congestion control in force, as read back.
