@@ -218,15 +218,17 @@ impl Writer {
         loop {
             while !self.waiting.is_empty() {
                 self.claim(Claim::Urgent);
-                match pin!(self.control.write_chunks(std::slice::from_mut(&mut self.waiting))).poll(cx) {
+                let written = pin!(self.control.write_chunks(std::slice::from_mut(&mut self.waiting))).poll(cx);
+                match written {
                     Poll::Ready(Ok(_)) => {}
                     Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending if self.refill(cx, Claim::Urgent) => {}
                     Poll::Pending => break,
                 }
             }
             let offer = Offer { datagrams: self.datagram_state(cx), message_stream: self.message_stream(cx) };
             if !self.waiting.is_empty() {
-                // Control goes first. It has a budget of its own, so only a peer that doesn't read it gets here.
+                // Control goes first. It has room of its own, so only a peer that doesn't read it gets here.
                 outbox.register(cx.waker());
                 return Poll::Pending;
             }
@@ -236,7 +238,7 @@ impl Writer {
                     self.copies.add(stream, class, message, self.connection.max_datagram_size());
                 }
                 Poll::Ready(None) => {}
-                Poll::Pending if self.refill(cx) => continue,
+                Poll::Pending if self.refill(cx, Claim::Urgent) => continue,
                 Poll::Pending => {
                     outbox.register(cx.waker());
                     return Poll::Pending;
@@ -246,7 +248,8 @@ impl Writer {
             match outbox.next(SEGMENT, offer) {
                 Some(Outgoing::Control(frames)) => self.waiting = frames,
                 Some(Outgoing::Segment(segment)) => {
-                    self.claim(if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk });
+                    let claim = if self.lanes.urgent(segment.lane) { Claim::Urgent } else { Claim::Bulk };
+                    self.claim(claim);
                     let bytes = segment.bytes;
                     match self.lanes.poll_write(cx, segment) {
                         Wrote::All => self.copies.sent(bytes),
@@ -254,7 +257,7 @@ impl Writer {
                         Wrote::Full(rest) => {
                             self.copies.sent(bytes.saturating_sub(rest.bytes));
                             outbox.give_back(rest, false);
-                            if !self.refill(cx) {
+                            if !self.refill(cx, claim) {
                                 return Poll::Pending;
                             }
                         }
@@ -296,10 +299,9 @@ impl Writer {
         }
     }
 
-    /// quinn takes no more: whether it does now, since less is in flight than may be. Else the task is woken when it's to be
-    /// asked again.
-    fn refill(&mut self, cx: &Context<'_>) -> bool {
-        let more = self.budget.refill();
+    /// quinn takes no more: whether it does now. Else the task is woken when it's to be asked again.
+    fn refill(&mut self, cx: &Context<'_>, claim: Claim) -> bool {
+        let more = self.budget.refill(claim);
         match more {
             Some(window) => self.connection.set_send_window(window),
             None => self.path.wake_at_ack(cx.waker()),

@@ -29,7 +29,7 @@ impl Credit {
     /// Counts bytes as taken up. Once half a window is: the new total to tell the other side.
     pub(crate) fn taken(&self, bytes: usize) -> Option<u64> {
         let total = self.taken.fetch_add(bytes as u64, Relaxed) + bytes as u64 + self.window;
-        let due = total.saturating_sub(self.allowed.load(Relaxed)) >= self.window / 2;
+        let due = total.saturating_sub(self.allowed.load(Relaxed)) >= self.window / 8;
         due.then(|| self.allowed.fetch_max(total, Relaxed).max(total))
     }
 }

@@ -232,7 +232,7 @@ impl ClassTable {
             max_message: 1024 * KIB,
             send_budget: 2048 * KIB,
             receive_budget: 1280 * KIB,
-            window: 768 * KIB,
+            window: 2048 * KIB,
             large_lanes: lanes,
             large_window,
             ..class(name, 20, Urgency::Bulk, Order::Any)
