@@ -91,8 +91,8 @@ impl Copies {
         self.due.insert((kept.sent + *after, self.added), kept);
     }
 
-    /// Sends what is due, and wakes the task when the next is. `rate`: what the path carries, in bytes per second, if known.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection, rate: Option<u64>) {
+    /// Sends what is due, and wakes the task when the next is. `most`: the bytes per second that all copies may take.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, connection: &Connection, most: Option<u64>) {
         while let Some(((at, _), _)) = self.due.first_key_value() {
             if *at > Instant::now() {
                 let at = *at;
@@ -108,7 +108,7 @@ impl Copies {
             }
             let datagram = encode(&kept);
             // Never instead of a message that is a datagram itself and waits in quinn.
-            if connection.datagram_send_buffer_space() >= datagram.len() && self.bucket.take(datagram.len(), rate) {
+            if connection.datagram_send_buffer_space() >= datagram.len() && self.bucket.take(datagram.len(), most) {
                 let _ = connection.send_datagram(datagram);
             }
             kept.turn += 1;
@@ -142,8 +142,7 @@ fn encode(kept: &Kept) -> Bytes {
     datagram.freeze()
 }
 
-/// What copies may cost: a share of the bytes sent or a small rate, whichever is more, and never more than a part of what
-/// the path carries.
+/// What copies may cost: a share of the bytes sent or a small rate, whichever is more, and never more than the path bears.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     tokens: u64,
@@ -157,8 +156,6 @@ impl Bucket {
     const SHARE: u64 = 20;
     /// Or so many bytes per second.
     const RATE: u64 = 64_000;
-    /// One part in so many of the path's rate, at most.
-    const OF_PATH: u64 = 10;
     /// Bytes that may gather: a dozen full packets, so that a quiet connection's burst of queries has its copies.
     const BURST: u64 = 16 * 1024;
 
@@ -166,15 +163,15 @@ impl Bucket {
         Self { tokens: Self::BURST, sent: 0, at: now }
     }
 
-    fn take(&mut self, bytes: usize, path: Option<u64>) -> bool {
-        self.take_at(Instant::now(), bytes as u64, path)
+    fn take(&mut self, bytes: usize, most: Option<u64>) -> bool {
+        self.take_at(Instant::now(), bytes as u64, most)
     }
 
-    fn take_at(&mut self, now: Instant, bytes: u64, path: Option<u64>) -> bool {
+    fn take_at(&mut self, now: Instant, bytes: u64, most: Option<u64>) -> bool {
         let past = |rate: u64| (u128::from(rate) * now.saturating_duration_since(self.at).as_micros() / 1_000_000) as u64;
         let mut more = past(Self::RATE).max(self.sent / Self::SHARE);
-        if let Some(path) = path {
-            more = more.min(past(path / Self::OF_PATH));
+        if let Some(most) = most {
+            more = more.min(past(most));
         }
         // Below a byte nothing is lost by waiting.
         if more > 0 {
@@ -285,13 +282,13 @@ mod tests {
     #[test]
     fn copies_are_a_share_of_the_bytes_or_a_small_rate_and_never_much_of_the_path() {
         let start = Instant::now();
-        let spend = |sent: u64, path: Option<u64>| {
+        let spend = |sent: u64, most: Option<u64>| {
             let mut bucket = Bucket::new(start);
             bucket.tokens = 0;
             let mut spent = 0;
             for ms in 1..=1000 {
                 bucket.sent += sent / 1000;
-                while bucket.take_at(start + Duration::from_millis(ms), 100, path) {
+                while bucket.take_at(start + Duration::from_millis(ms), 100, most) {
                     spent += 100;
                 }
             }
@@ -299,6 +296,6 @@ mod tests {
         };
         assert!((63_000..=64_000).contains(&spend(0, None)), "{}", spend(0, None));
         assert!((290_000..=300_000).contains(&spend(6_000_000, None)), "{}", spend(6_000_000, None));
-        assert!((9_000..=10_000).contains(&spend(0, Some(100_000))), "{}", spend(0, Some(100_000)));
+        assert!((9_000..=10_000).contains(&spend(0, Some(10_000))), "{}", spend(0, Some(10_000)));
     }
 }

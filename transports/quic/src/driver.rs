@@ -205,7 +205,7 @@ impl Writer {
     fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
         let wrote = self.poll_write(cx, session);
         // Last: the messages that have just left are among those whose copies the timers wait for.
-        self.copies.poll(cx, &self.connection, self.path.rate());
+        self.copies.poll(cx, &self.connection, self.path.rate_of_copies());
         if self.rescue.as_mut().is_some_and(|rescue| rescue.poll(cx)) {
             self.copies.probe(&self.connection);
         }

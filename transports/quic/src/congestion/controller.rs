@@ -59,7 +59,7 @@ impl Controller for Delay {
         let mut metrics = ControllerMetrics::default();
         metrics.congestion_window = self.window();
         // quinn ignores it; the log and `publish` read it: what the bottleneck can carry, in bits per second.
-        metrics.pacing_rate = Some(self.model.capacity().saturating_mul(8)).filter(|rate| *rate > 0);
+        metrics.pacing_rate = self.model.bottleneck().map(|rate| rate.saturating_mul(8));
         metrics
     }
 

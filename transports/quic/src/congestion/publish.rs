@@ -68,10 +68,11 @@ impl Published {
         Some(self.rtt.load(Ordering::Relaxed)).filter(|us| *us > 0).map(Duration::from_micros)
     }
 
-    /// Bytes per second that the path carries: as the controller knows it, else as the window lets through.
-    pub(crate) fn rate(&self) -> Option<u64> {
+    /// Bytes per second that copies may take: a tenth of what the path carries; where the controller doesn't know that, as
+    /// on a path that was never filled, a quarter of what the window lets through.
+    pub(crate) fn rate_of_copies(&self) -> Option<u64> {
         let rtt = u64::try_from(self.rtt()?.as_micros()).unwrap_or(u64::MAX).max(1);
-        Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt, |bits| bits / 8))
+        Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt / 4, |bits| bits / 80))
     }
 
     /// Packets may leave beyond the window, until something is acknowledged or lost.

@@ -61,6 +61,8 @@ pub(crate) struct Model {
     mtu: u64,
     /// Bytes.
     window: f64,
+    /// What was in flight after the last ACK. Bytes.
+    in_flight: f64,
     phase: Phase,
     round: Collector,
     path: Path,
@@ -76,6 +78,7 @@ impl Model {
             config,
             mtu,
             window: (INITIAL_PACKETS * mtu) as f64,
+            in_flight: f64::INFINITY,
             phase: Phase::StartUp(StartUp::new()),
             round: Collector::new(now),
             path: Path::new(config, now),
@@ -99,9 +102,10 @@ impl Model {
         (INITIAL_PACKETS * self.mtu).max((LEAST_RATE * rtt) as u64)
     }
 
-    /// The bottleneck's rate, whoever uses it. Bytes per second; 0: unknown.
-    pub(crate) fn capacity(&self) -> u64 {
-        self.path.capacity() as u64
+    /// The bottleneck's rate, whoever uses it, in bytes per second, as the bursts show it: what was reached is the
+    /// application's rate as often as the path's.
+    pub(crate) fn bottleneck(&self) -> Option<u64> {
+        self.path.dispersion().map(|rate| rate as u64)
     }
 
     pub(crate) fn on_mtu(&mut self, mtu: u16) {
@@ -119,6 +123,7 @@ impl Model {
 
     /// All packets of one ACK are told.
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
+        self.in_flight = in_flight as f64;
         if let Some(round) = self.round.end(now, in_flight) {
             self.on_round(&round);
         }

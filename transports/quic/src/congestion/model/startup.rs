@@ -3,7 +3,7 @@
 //! The bursts' dispersion does before a queue grows. Where they disagree (jitter, the other direction's load), delay slows
 //! the growth to a quarter a round, and it ends when the rate no longer follows.
 
-use super::{Model, Phase, round::Round};
+use super::{Model, Phase, USED_IN_START_UP, round::Round};
 
 /// The slower growth per round, once there's delay.
 const CAREFUL: f64 = 1.25;
@@ -13,6 +13,8 @@ const CAREFUL_FLAT_ROUNDS: u32 = 2;
 /// What counts as more rate: BBR's quarter while doubling.
 const MORE: f64 = 1.25;
 const CAREFUL_MORE: f64 = 1.1;
+/// A window below this share of what the path holds grows by doubling rather than by the law.
+const FAR_BELOW: f64 = 0.5;
 /// Loss of a round that ends it, as a share: above what any profile loses by itself.
 const LOSS: f64 = 0.05;
 /// Packets of it at least, so that a short round isn't judged by one packet.
@@ -38,7 +40,9 @@ impl Model {
     }
 
     pub(super) fn start_up_on_ack(&mut self, mut state: StartUp, bytes: u64) {
-        self.window += (state.growth - 1.0) * bytes as f64;
+        if self.in_flight >= self.window * USED_IN_START_UP {
+            self.window += (state.growth - 1.0) * bytes as f64;
+        }
         if self.path.delay().is_some_and(|delay| delay > self.path.base + self.start_up_delay()) {
             state.growth = state.growth.min(CAREFUL);
         }
@@ -72,6 +76,18 @@ impl Model {
             self.leave_start_up();
             self.window = self.window.min(1.1 * rate * round.rtt);
         }
+    }
+
+    /// Whether the bursts show a path far wider than the window, with nothing waiting on it: the application was slow when
+    /// start-up ended. Then it begins again.
+    pub(super) fn starts_again(&mut self, round: &Round) -> bool {
+        let path = &self.path;
+        let wide = path.dispersion().is_some_and(|capacity| self.window < FAR_BELOW * capacity * path.base);
+        let again = wide && round.rtt < path.base + path.target();
+        if again {
+            self.phase = Phase::StartUp(StartUp::new());
+        }
+        again
     }
 
     fn leave_start_up(&mut self) {

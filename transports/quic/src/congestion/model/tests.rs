@@ -45,6 +45,18 @@ impl Fluid {
         }
     }
 
+    /// One round trip in which the application sends a burst of so many packets, which the path's rate spreads.
+    fn burst(&mut self, packets: u64) {
+        let sent = self.now;
+        self.now += Duration::from_secs_f64(self.base);
+        for left in (0..packets).rev().step_by(2) {
+            self.now += Duration::from_secs_f64(2.0 * f64::from(MTU) / self.rate);
+            self.model.on_ack(self.now, sent, u64::from(MTU));
+            self.model.on_ack(self.now, sent, u64::from(MTU));
+            self.model.on_acks_end(self.now, left * u64::from(MTU));
+        }
+    }
+
     fn queue(&self) -> f64 {
         self.rtt() - self.base
     }
@@ -85,6 +97,22 @@ fn a_round_that_the_application_limits_changes_nothing() {
         path.model.on_acks_end(path.now, 0);
     }
     assert_eq!(path.model.window(), before);
+}
+
+#[test]
+fn a_slow_application_neither_opens_the_window_nor_ends_start_up_for_good() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..200 {
+        path.burst(8);
+    }
+    let quiet = path.model.window();
+    assert!(quiet < 100_000, "{quiet}");
+    // Whatever phase that has led to: now there's more to send.
+    path.model.phase = Phase::Steady;
+    for _ in 0..12 {
+        path.round(0);
+    }
+    assert!(path.model.window() > 200_000, "{} after 12 round trips", path.model.window());
 }
 
 #[test]
@@ -129,5 +157,5 @@ fn persistent_congestion_starts_over() {
     path.model.on_lost(path.now, path.now, 200_000, true);
     assert_eq!(path.model.window(), 12_000);
     assert!(matches!(path.model.phase, Phase::StartUp(_)));
-    assert_eq!(path.model.capacity(), 0);
+    assert_eq!((path.model.path.capacity(), path.model.bottleneck()), (0.0, None));
 }
