@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use peerlane_transport::{ClassId, ClassTable, Connection};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::error::LabError;
+use super::{error::LabError, load::Lane};
 
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as that.
 const LONGEST: u64 = 600_000_000_000;
@@ -95,7 +94,7 @@ pub struct End {
     pub packets_sent: Option<u64>,
     /// Of them lost or sent again.
     pub packets_lost: Option<u64>,
-    /// How long the measured class's messages waited for the scheduler on this end, on average, warm-up included.
+    /// How long the messages of the class that was asked for waited for the scheduler on this end, on average, warm-up included.
     pub queue_mean_us: Option<f64>,
     /// The same at most.
     pub queue_max_us: Option<f64>,
@@ -103,11 +102,10 @@ pub struct End {
 
 impl End {
     /// As it stands now.
-    pub(super) fn of(connection: &Connection) -> Self {
-        let stats = connection.stats();
+    pub(super) fn of(lane: &Lane) -> Self {
+        let stats = lane.connection.stats();
         let path = stats.path;
-        let class = connection.classes().by_name(ClassTable::QUERY).map(ClassId::index).and_then(|class| stats.classes.get(class));
-        let class = class.filter(|class| class.sent_messages > 0);
+        let class = stats.classes.get(lane.class.index()).filter(|class| class.sent_messages > 0);
         let micros = |time: Duration| micros(time.as_secs_f64() * 1e9);
         Self {
             congestion_control: path.congestion_control,
@@ -178,11 +176,30 @@ pub struct Measurement {
     pub client: End,
     /// The answering end.
     pub server: End,
+    /// The querying and the answering end of BELIEF's connection, if it has one of its own.
+    pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
 }
 
 impl Measurement {
+    /// Of nothing.
+    pub(super) fn empty() -> Result<Self, LabError> {
+        Ok(Self {
+            latency: Times::new()?,
+            unfinished: 0,
+            lateness: Times::new()?,
+            belief_bytes: 0,
+            window: Duration::ZERO,
+            complete: false,
+            failure: None,
+            client: End::default(),
+            server: End::default(),
+            belief_ends: None,
+            network: None,
+        })
+    }
+
     /// BELIEF bytes that arrived, in megabits (10^6) per second.
     pub fn goodput_mbps(&self) -> f64 {
         goodput(self.belief_bytes, self.window)

@@ -70,6 +70,8 @@ pub struct Record {
     pub client: End,
     /// The end that answers and takes.
     pub server: End,
+    /// The asking and the answering end of BELIEF's connection, if it has one of its own.
+    pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
     /// Build and machine.
@@ -112,6 +114,7 @@ impl Record {
             threads: lab.threads(),
             client: measured.client.clone(),
             server: measured.server.clone(),
+            belief_ends: measured.belief_ends.clone(),
             network: measured.network.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }

@@ -63,7 +63,7 @@ pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
     );
     let _ = writeln!(
         out,
-        "{:<12} {:<6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>10} {:>13} {:>6} {:>5}",
+        "{:<18} {:<9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>10} {:>13} {:>6} {:>5}",
         "transport", "flood", "p50", "p90", "p99", "p99.9", "max", "mean", "samples", "unfinished", "BELIEF Mbit/s", "share", "runs"
     );
     for variant in &plan.variants {
@@ -76,7 +76,7 @@ pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
             })
             .collect();
         for row in &rows {
-            let _ = write!(out, "{:<12} {:<6}", row.transport, row.flood.name());
+            let _ = write!(out, "{:<18} {:<9}", row.transport, row.flood.name());
             row.columns().iter().for_each(|time| cell(&mut out, time.map(|time| time * scale), digits, ""));
             let goodput = (row.flood != Flood::None).then_some(row.goodput);
             let share = goodput.zip(lab.rate_mbps()).map(|(goodput, rate)| goodput / rate * 100.0);
@@ -85,7 +85,7 @@ pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
         }
         let of = |flood| rows.iter().find(|row| row.flood == flood);
         if let (Some(idle), Some(full)) = (of(Flood::None), of(Flood::Full)) {
-            let _ = write!(out, "{:<12} {:<6}", variant.name(), "ratio");
+            let _ = write!(out, "{:<18} {:<9}", variant.name(), "ratio");
             for (idle, full) in idle.columns().into_iter().zip(full.columns()) {
                 cell(&mut out, idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle), 2, "x");
             }
