@@ -45,7 +45,7 @@ pub(super) struct Args {
     /// Transports to compare.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = variants(), default_value = "tcp,quic")]
     transport: Vec<Variant>,
-    /// What else fills the connection: none, full.
+    /// What else fills the connection: none, full (BELIEFs from the asking end), both-ways.
     #[arg(long, value_delimiter = ',', value_parser = flood, default_value = "none,full")]
     flood: Vec<Flood>,
     /// Queries per second on average; 0 measures the flood alone.
@@ -146,7 +146,7 @@ fn variants() -> impl TypedValueParser<Value = Variant> {
 }
 
 fn flood(name: &str) -> Result<Flood, String> {
-    Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names([Flood::None, Flood::Full].into_iter().map(Flood::name))))
+    Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names(Flood::ALL.into_iter().map(Flood::name))))
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> String {

@@ -137,7 +137,7 @@ async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over
     tokio::select! {
         biased;
         () = over.cancelled() => {}
-        served = load::answer(&links, &case.workload, &taken) => served?,
+        served = load::answer(&links, case, &taken) => served?,
     }
     drop((listener, links, accept));
     let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;

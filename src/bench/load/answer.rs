@@ -1,4 +1,4 @@
-//! The end that answers queries and takes floods.
+//! The end that answers queries and takes floods; in a flood both ways it floods, too.
 
 use std::sync::{
     Arc,
@@ -11,10 +11,11 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    ask::flood,
     links::{Lane, Links},
     message::{self, Tag},
 };
-use crate::bench::{Workload, error::LabError};
+use crate::bench::{Case, Flood, error::LabError};
 
 /// The longest BELIEF taken, in bytes: a class's largest message is less.
 const LONGEST_BELIEF: usize = 64 * 1024 * 1024;
@@ -36,12 +37,13 @@ impl Taken {
     }
 }
 
-/// Answers and takes until the connection is over. Each class has a task of its own, as in a node: a flood taken up
+/// Answers, takes, and floods where the case says so, until the connection is over. Each class has a task of its own, as in a node: a flood taken up
 /// isn't in the way of a query.
 ///
 /// # Errors
 /// A RESULT that's refused while the connection lives.
-pub(crate) async fn answer(links: &Links, workload: &Workload, taken: &Arc<Taken>) -> Result<(), LabError> {
+pub(crate) async fn answer(links: &Links, case: &Case, taken: &Arc<Taken>) -> Result<(), LabError> {
+    let _flood = (case.flood == Flood::BothWays).then(|| flood(links, case));
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), taken.clone()))));
     // Where a flood leaves no room for a RESULT, it waits beside what's received, and not before it.
     let mut waiting = JoinSet::new();
@@ -50,7 +52,7 @@ pub(crate) async fn answer(links: &Links, workload: &Workload, taken: &Arc<Taken
             taken.add(message.len());
             continue;
         };
-        let result = message::message(Tag::Result, id, workload.result_bytes);
+        let result = message::message(Tag::Result, id, case.workload.result_bytes);
         match links.query.try_send(result.clone()) {
             TrySend::Queued => {}
             // As many as there are queries at most.

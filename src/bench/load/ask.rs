@@ -2,16 +2,16 @@
 
 use std::{
     cell::{Cell, RefCell},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use peerlane_transport::{Inbound, TrySend};
 use tokio::{task::JoinSet, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    answer::{Taken, send, too_large},
+    answer::{Taken, send, take, too_large},
     links::{Lane, Links},
     message::{self, Tag},
     schedule,
@@ -52,14 +52,16 @@ enum Until {
 /// If the future is dropped, the flood ends and nothing is known.
 pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
     let work = &case.workload;
-    let queries = Queries::new(&links.query, work, case.seed)?;
-    let flooding = || AbortOnDropHandle::new(tokio::spawn(flood(links.belief.clone(), work.belief_bytes)));
-    let _flood = (case.flood != Flood::None).then(flooding);
+    let back = Arc::new(Taken::default());
+    let queries = Queries::new(links, work, case.seed, back.clone())?;
+    let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), back.clone()))));
+    let _flood = (case.flood != Flood::None).then(|| flood(links, case));
+    let taken = || [taken.bytes(), back.bytes()];
 
     let began = Cell::new(None);
     let edges = async {
         sleep_until((queries.start + work.warm_up).into()).await;
-        began.set(Some((Instant::now(), taken.bytes())));
+        began.set(Some((Instant::now(), taken())));
         sleep_until((queries.start + work.warm_up + work.duration).into()).await;
     };
     let over = tokio::select! {
@@ -70,8 +72,8 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
         () = stop.cancelled() => Over::Stopped,
     };
     let ended = Instant::now();
-    let (belief_bytes, window) =
-        began.get().map_or((0, Duration::ZERO), |(at, bytes)| (taken.bytes() - bytes, ended.saturating_duration_since(at)));
+    let (at, before) = began.get().unwrap_or((ended, taken()));
+    let [belief_bytes, belief_bytes_back] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
 
     // The last answers, under the same flood.
     let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
@@ -88,22 +90,25 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
         unfinished,
         lateness,
         belief_bytes,
-        window,
+        belief_bytes_back,
+        window: ended.saturating_duration_since(at),
         complete: over == Over::Applied && all && failure.is_none(),
         failure,
         ..Measurement::empty()?
     })
 }
 
-/// Sends a BELIEF over and over, as fast as its class permits, until the connection is over.
-pub(super) async fn flood(lane: Lane, bytes: usize) {
-    let message: Bytes = message::message(Tag::Belief, 0, bytes);
-    while lane.send(message.clone()).await.is_ok() {}
+/// Sends BELIEFs over and over, as fast as their class permits, until it's dropped or the connection is over.
+pub(super) fn flood(links: &Links, case: &Case) -> AbortOnDropHandle<()> {
+    let (lane, message) = (links.belief.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
+    AbortOnDropHandle::new(tokio::spawn(async move { while lane.send(message.clone()).await.is_ok() {} }))
 }
 
 /// One run's queries: when they're due, and what became of them. An ID is an index into the schedule.
 struct Queries<'a> {
     lane: &'a Lane,
+    /// BELIEFs that arrive where answers do.
+    beliefs: Arc<Taken>,
     work: &'a Workload,
     timer: Timer,
     start: Instant,
@@ -123,11 +128,20 @@ struct Progress {
 }
 
 impl<'a> Queries<'a> {
-    fn new(lane: &'a Lane, work: &'a Workload, seed: u64) -> Result<Self, LabError> {
+    fn new(links: &'a Links, work: &'a Workload, seed: u64, beliefs: Arc<Taken>) -> Result<Self, LabError> {
         let due = schedule::poisson(work.rate, work.warm_up.saturating_add(work.duration), seed);
         let progress = Progress { answered: vec![None; due.len()], open: 0, lateness: Times::new()? };
         let timer = Timer::new()?;
-        Ok(Self { lane, work, timer, start: Instant::now(), due, progress: RefCell::new(progress), waiting: RefCell::default() })
+        Ok(Self {
+            lane: &links.query,
+            beliefs,
+            work,
+            timer,
+            start: Instant::now(),
+            due,
+            progress: RefCell::new(progress),
+            waiting: RefCell::default(),
+        })
     }
 
     /// Sends each query at its time. One that finds no room waits for it in a task of its own, as a request in a node does,
@@ -166,9 +180,12 @@ impl<'a> Queries<'a> {
             let Ok(inbound) = self.lane.recv().await else { return };
             let now = Instant::now();
             let Inbound::Whole(answer) = inbound else { continue };
-            let id = message::id(Tag::Result, &answer).and_then(|id| usize::try_from(id).ok());
+            let Some(id) = message::id(Tag::Result, &answer) else {
+                self.beliefs.add(answer.len());
+                continue;
+            };
             let mut progress = self.progress.borrow_mut();
-            let Some((id, due)) = id.and_then(|id| Some((id, self.due.get(id)?))) else { continue };
+            let Some((id, due)) = usize::try_from(id).ok().and_then(|id| Some((id, self.due.get(id)?))) else { continue };
             if progress.answered[id].replace(now.saturating_duration_since(self.start + *due)).is_none() {
                 progress.open = progress.open.saturating_sub(1);
             }
