@@ -64,6 +64,25 @@ pub enum LabError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// This kernel hasn't the congestion control that the transport is named after.
+    #[error(
+        "this kernel hasn't {name}, or doesn't permit it: {reason}; `modprobe tcp_{name}` adds it, \
+         `sysctl net.ipv4.tcp_allowed_congestion_control` tells what is permitted, and the virtual lab's kernel has it (--lab virtual)"
+    )]
+    Kernel {
+        /// The congestion control.
+        name: &'static str,
+        /// What was tried, and the system's reason.
+        reason: String,
+    },
+    /// Another congestion control was in force.
+    #[error("{name} was asked for, and {found} was in force: the measurement is void")]
+    Congestion {
+        /// The one asked for.
+        name: &'static str,
+        /// The one read back.
+        found: String,
+    },
     /// Its keys.
     #[error(transparent)]
     Identity(#[from] IdentityError),

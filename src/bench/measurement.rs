@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use peerlane_transport::{ClassId, ClassTable, Connection};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::error::LabError;
+use super::{Flood, error::LabError, load::Lane};
 
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as that.
 const LONGEST: u64 = 600_000_000_000;
@@ -95,7 +94,7 @@ pub struct End {
     pub packets_sent: Option<u64>,
     /// Of them lost or sent again.
     pub packets_lost: Option<u64>,
-    /// How long the measured class's messages waited for the scheduler on this end, on average, warm-up included.
+    /// How long the messages of the class that was asked for waited for the scheduler on this end, on average, warm-up included.
     pub queue_mean_us: Option<f64>,
     /// The same at most.
     pub queue_max_us: Option<f64>,
@@ -103,11 +102,10 @@ pub struct End {
 
 impl End {
     /// As it stands now.
-    pub(super) fn of(connection: &Connection) -> Self {
-        let stats = connection.stats();
+    pub(super) fn of(lane: &Lane) -> Self {
+        let stats = lane.connection.stats();
         let path = stats.path;
-        let class = connection.classes().by_name(ClassTable::QUERY).map(ClassId::index).and_then(|class| stats.classes.get(class));
-        let class = class.filter(|class| class.sent_messages > 0);
+        let class = stats.classes.get(lane.class.index()).filter(|class| class.sent_messages > 0);
         let micros = |time: Duration| micros(time.as_secs_f64() * 1e9);
         Self {
             congestion_control: path.congestion_control,
@@ -124,12 +122,22 @@ impl End {
     }
 }
 
+/// A direction of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the asking end to the answering one.
+    Forward,
+    /// Back.
+    Backward,
+}
+
 /// One queue of an emulated network, counted from the first packet of the handshake to the last one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Queue {
-    /// `forward`, from the asking end to the answering one, or `backward`.
-    pub direction: String,
+    /// Which way its packets go.
+    pub direction: Direction,
     /// Whether it's the bottleneck; if not, it only delays.
     pub bottleneck: bool,
     /// Packets that left.
@@ -150,10 +158,37 @@ pub struct Network {
     pub kernel: String,
     /// Each impaired way out.
     pub queues: Vec<Queue>,
+    /// Its state changes by a schedule.
+    pub scheduled: bool,
     /// Seconds that the case took by its clock.
     pub lab_seconds: f64,
     /// Seconds that it took by ours, its making included.
     pub wall_seconds: f64,
+}
+
+/// Packets that were lost beyond what the profile itself loses.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Loss {
+    lost: f64,
+    sent: f64,
+}
+
+impl Loss {
+    /// Of packets sent, those lost less those that a share set beforehand accounts for: less than nothing by chance.
+    fn beyond(lost: u64, sent: u64, set: f64) -> Self {
+        Self { lost: lost as f64 - set * sent as f64, sent: sent as f64 }
+    }
+
+    /// As a share of the packets sent.
+    pub(super) fn share(self) -> f64 {
+        if self.sent > 0.0 { self.lost / self.sent } else { 0.0 }
+    }
+}
+
+impl std::iter::Sum for Loss {
+    fn sum<I: Iterator<Item = Self>>(losses: I) -> Self {
+        losses.fold(Self { lost: 0.0, sent: 0.0 }, |a, b| Self { lost: a.lost + b.lost, sent: a.sent + b.sent })
+    }
 }
 
 /// What one case gave.
@@ -168,6 +203,8 @@ pub struct Measurement {
     pub lateness: Times,
     /// Bytes of BELIEFs taken by the receiver's application within [`Self::window`].
     pub belief_bytes: u64,
+    /// The same of the asking end, if the other one floods too.
+    pub belief_bytes_back: u64,
     /// How long it was measured.
     pub window: Duration,
     /// It ran to its end: neither interrupted, nor did the connection end.
@@ -178,18 +215,52 @@ pub struct Measurement {
     pub client: End,
     /// The answering end.
     pub server: End,
+    /// The querying and the answering end of BELIEF's connection, if it has one of its own.
+    pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
 }
 
 impl Measurement {
-    /// BELIEF bytes that arrived, in megabits (10^6) per second.
-    pub fn goodput_mbps(&self) -> f64 {
-        goodput(self.belief_bytes, self.window)
+    /// Of nothing.
+    pub(super) fn empty() -> Result<Self, LabError> {
+        Ok(Self {
+            latency: Times::new()?,
+            unfinished: 0,
+            lateness: Times::new()?,
+            belief_bytes: 0,
+            belief_bytes_back: 0,
+            window: Duration::ZERO,
+            complete: false,
+            failure: None,
+            client: End::default(),
+            server: End::default(),
+            belief_ends: None,
+            network: None,
+        })
     }
 }
 
-/// Megabits per second; 0 for no time.
+impl Measurement {
+    /// Packets lost through our own doing, where the flood goes: what the bottlenecks dropped beyond what is set.
+    /// Without an emulated network, what the transport says. `None` if nobody knows: TCP doesn't, and where a schedule
+    /// swallows packets or another flow shares the queue its counters don't.
+    pub(super) fn own_loss(&self, flood: Flood) -> Option<Loss> {
+        let Some(network) = &self.network else {
+            let sender = self.belief_ends.as_ref().map_or(&self.client, |[asking, _]| asking);
+            return Some(Loss::beyond(sender.packets_lost?, sender.packets_sent?, 0.0));
+        };
+        if network.scheduled {
+            return None;
+        }
+        let flooded = |queue: &&Queue| queue.bottleneck && (flood == Flood::BothWays || queue.direction == Direction::Forward);
+        Some(
+            network.queues.iter().filter(flooded).map(|queue| Loss::beyond(queue.drops, queue.packets + queue.drops, queue.loss_set)).sum(),
+        )
+    }
+}
+
+/// Megabits (10^6) per second; 0 for no time.
 pub(super) fn goodput(bytes: u64, window: Duration) -> f64 {
     let seconds = window.as_secs_f64();
     if seconds > 0.0 { bytes as f64 * 8.0 / 1e6 / seconds } else { 0.0 }

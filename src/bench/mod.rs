@@ -38,7 +38,7 @@ pub use error::BenchError;
 #[cfg(target_os = "linux")]
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
-pub use measurement::{End, Measurement, Network, Queue};
+pub use measurement::{Direction, End, Measurement, Network, Queue};
 pub use plan::{Case, Flood, Plan, Workload};
 pub use record::Record;
 pub use runner::{Event, Outcome, run};

@@ -19,20 +19,26 @@ pub enum Flood {
     None,
     /// BELIEFs from the querying side, as fast as `send` permits; the other side takes them.
     Full,
+    /// The same from both sides.
+    BothWays,
 }
 
 impl Flood {
+    /// Every one there is.
+    pub const ALL: [Self; 3] = [Self::None, Self::Full, Self::BothWays];
+
     /// The name in records and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Full => "full",
+            Self::BothWays => "both-ways",
         }
     }
 
     /// The flood of a name.
     pub fn by_name(name: &str) -> Option<Self> {
-        [Self::None, Self::Full].into_iter().find(|flood| flood.name() == name)
+        Self::ALL.into_iter().find(|flood| flood.name() == name)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Case, End, Environment, Lab, Measurement, Network};
+use super::{Case, End, Environment, Flood, Lab, Measurement, Network, measurement::goodput};
 
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -38,6 +38,10 @@ pub struct Record {
     pub belief_goodput_mbps: f64,
     /// The same as a share of the rate that the profile gives this direction.
     pub belief_goodput_share: Option<f64>,
+    /// The same two of the other direction, in a flood both ways.
+    pub belief_back_goodput_mbps: Option<f64>,
+    /// Of the rate that the profile gives that direction.
+    pub belief_back_goodput_share: Option<f64>,
     /// 1 for the first.
     pub run: u32,
     /// The schedule's seed.
@@ -70,6 +74,8 @@ pub struct Record {
     pub client: End,
     /// The end that answers and takes.
     pub server: End,
+    /// The asking and the answering end of BELIEF's connection, if it has one of its own.
+    pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
     /// Build and machine.
@@ -79,7 +85,9 @@ pub struct Record {
 
 impl Record {
     pub(super) fn new(case: &Case, lab: &dyn Lab, environment: &Environment, measured: &Measurement) -> Self {
-        let (times, work) = (&measured.latency, &case.workload);
+        let (times, work, rates) = (&measured.latency, &case.workload, lab.rates_mbps());
+        let forward = goodput(measured.belief_bytes, measured.window);
+        let back = (case.flood == Flood::BothWays).then(|| goodput(measured.belief_bytes_back, measured.window));
         Self {
             transport: case.variant.name(),
             lab: lab.name(),
@@ -94,8 +102,10 @@ impl Record {
             mean_us: times.mean(),
             samples: times.count(),
             unfinished: measured.unfinished,
-            belief_goodput_mbps: (measured.goodput_mbps() * 10.0).round() / 10.0,
-            belief_goodput_share: lab.rate_mbps().map(|rate| (measured.goodput_mbps() / rate * 1e4).round() / 1e4),
+            belief_goodput_mbps: rounded(forward, 10.0),
+            belief_goodput_share: rates.map(|[rate, _]| rounded(forward / rate, 1e4)),
+            belief_back_goodput_mbps: back.map(|back| rounded(back, 10.0)),
+            belief_back_goodput_share: back.zip(rates).map(|(back, [_, rate])| rounded(back / rate, 1e4)),
             run: case.run,
             seed: case.seed,
             complete: measured.complete,
@@ -112,6 +122,7 @@ impl Record {
             threads: lab.threads(),
             client: measured.client.clone(),
             server: measured.server.clone(),
+            belief_ends: measured.belief_ends.clone(),
             network: measured.network.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }
@@ -124,4 +135,9 @@ impl Record {
     pub fn to_json(&self) -> Result<String, std::io::Error> {
         serde_json::to_string(self).map_err(std::io::Error::other)
     }
+}
+
+/// To so many parts of one.
+fn rounded(value: f64, parts: f64) -> f64 {
+    (value * parts).round() / parts
 }

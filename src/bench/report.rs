@@ -4,93 +4,58 @@ use std::fmt::Write;
 
 use super::{
     Flood, Lab, Outcome, Plan,
-    measurement::{Times, goodput},
+    measurement::{Loss, Times, goodput},
 };
 
-/// One row: a case's runs, pooled.
+/// What isn't known or wasn't measured.
+const NOTHING: &str = "-";
+
+/// A case's runs, pooled.
 struct Row {
-    transport: &'static str,
-    flood: Flood,
     times: Times,
     unfinished: u64,
-    goodput: f64,
+    /// BELIEFs in Mbit/s: there and back.
+    goodput: [f64; 2],
+    loss: Option<Loss>,
     runs: usize,
 }
 
 impl Row {
     fn pool(outcomes: &[&Outcome]) -> Option<Self> {
-        let first = outcomes.first()?;
+        let (first, others) = outcomes.split_first()?;
         let mut times = first.measurement.latency.clone();
-        outcomes[1..].iter().for_each(|outcome| times.pool(&outcome.measurement.latency));
+        others.iter().for_each(|outcome| times.pool(&outcome.measurement.latency));
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|outcome| of(outcome)).sum::<u64>();
+        let window = outcomes.iter().map(|outcome| outcome.measurement.window).sum();
+        let loss = |outcome: &&Outcome| outcome.measurement.own_loss(outcome.case.flood);
         Some(Self {
-            transport: first.case.variant.name(),
-            flood: first.case.flood,
             times,
             unfinished: sum(|outcome| outcome.measurement.unfinished),
-            goodput: goodput(
-                sum(|outcome| outcome.measurement.belief_bytes),
-                outcomes.iter().map(|outcome| outcome.measurement.window).sum(),
-            ),
+            goodput: [
+                goodput(sum(|outcome| outcome.measurement.belief_bytes), window),
+                goodput(sum(|outcome| outcome.measurement.belief_bytes_back), window),
+            ],
+            loss: outcomes.iter().map(loss).sum(),
             runs: outcomes.len(),
         })
     }
 
-    /// p50, p90, p99, p99.9, max, mean, in microseconds.
-    fn columns(&self) -> [Option<f64>; 6] {
+    /// p50, p90, p99, p99.9, max, mean, in milliseconds.
+    fn latencies(&self) -> [Option<f64>; 6] {
         let quantile = |share| self.times.quantile(share);
         [quantile(0.5), quantile(0.9), quantile(0.99), quantile(0.999), self.times.max(), self.times.mean()]
+            .map(|time| time.map(|micros| micros / 1e3))
     }
 }
 
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
-/// idle. Tells how many are left out because they're incomplete.
+/// idle. Tells how many are left out because they're incomplete. Nothing measured is nothing printed.
 pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
-    let work = &plan.workload;
-    let mut out = String::new();
     let (complete, incomplete): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.record.complete);
-    // Round trips over loopback are tenths of a millisecond, those over a network dozens.
-    let (unit, scale, digits) = if lab.rate_mbps().is_some() { ("ms", 1e-3, 1) } else { ("us", 1.0, 0) };
-    let _ = writeln!(
-        out,
-        "QUERY {} B -> RESULT {} B, open loop at {}/s, latency from the scheduled time in {unit}; flood: BELIEFs of {} B; lab {}, {}",
-        work.query_bytes,
-        work.result_bytes,
-        work.rate,
-        work.belief_bytes,
-        lab.name(),
-        path(lab),
-    );
-    let _ = writeln!(
-        out,
-        "{:<12} {:<6} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>8} {:>10} {:>13} {:>6} {:>5}",
-        "transport", "flood", "p50", "p90", "p99", "p99.9", "max", "mean", "samples", "unfinished", "BELIEF Mbit/s", "share", "runs"
-    );
-    for variant in &plan.variants {
-        let rows: Vec<Row> = plan
-            .floods
-            .iter()
-            .filter_map(|flood| {
-                let these = complete.iter().filter(|outcome| outcome.case.variant == *variant && outcome.case.flood == *flood);
-                Row::pool(&these.copied().collect::<Vec<_>>())
-            })
-            .collect();
-        for row in &rows {
-            let _ = write!(out, "{:<12} {:<6}", row.transport, row.flood.name());
-            row.columns().iter().for_each(|time| cell(&mut out, time.map(|time| time * scale), digits, ""));
-            let goodput = (row.flood != Flood::None).then_some(row.goodput);
-            let share = goodput.zip(lab.rate_mbps()).map(|(goodput, rate)| goodput / rate * 100.0);
-            let _ = write!(out, " {:>8} {:>10} {:>13}", row.times.count(), row.unfinished, number(goodput, 1, ""));
-            let _ = writeln!(out, " {:>6} {:>5}", number(share, 1, "%"), row.runs);
-        }
-        let of = |flood| rows.iter().find(|row| row.flood == flood);
-        if let (Some(idle), Some(full)) = (of(Flood::None), of(Flood::Full)) {
-            let _ = write!(out, "{:<12} {:<6}", variant.name(), "ratio");
-            for (idle, full) in idle.columns().into_iter().zip(full.columns()) {
-                cell(&mut out, idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle), 2, "x");
-            }
-            out.push('\n');
-        }
+    let mut out = String::new();
+    if !complete.is_empty() {
+        out += &title(plan, lab);
+        out += &rows(plan, lab, &complete).to_string();
     }
     if !incomplete.is_empty() {
         let _ = writeln!(out, "left out, incomplete: {}", incomplete.len());
@@ -102,17 +67,133 @@ pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
     out
 }
 
-fn path(lab: &dyn Lab) -> String {
-    match lab.rate_mbps() {
-        Some(rate) => format!("profile {} ({rate} Mbit/s)", lab.profile()),
+fn title(plan: &Plan, lab: &dyn Lab) -> String {
+    let work = &plan.workload;
+    let path = match lab.rates_mbps() {
+        Some([there, back]) if there == back => format!("profile {} ({there} Mbit/s)", lab.profile()),
+        Some([there, back]) => format!("profile {} ({there} Mbit/s, back {back})", lab.profile()),
         None => "no impairment".to_owned(),
-    }
+    };
+    format!(
+        "QUERY {} B -> RESULT {} B, open loop at {}/s, latency from the scheduled time in ms; flood: BELIEFs of {} B; lab {}, {path}\n",
+        work.query_bytes,
+        work.result_bytes,
+        work.rate,
+        work.belief_bytes,
+        lab.name(),
+    )
 }
 
-fn cell(out: &mut String, value: Option<f64>, digits: usize, unit: &str) {
-    let _ = write!(out, " {:>9}", number(value, digits, unit));
+fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
+    let mut grid = Grid::new(&[
+        "transport",
+        "flood",
+        "p50",
+        "p90",
+        "p99",
+        "p99.9",
+        "max",
+        "mean",
+        "BELIEF Mbit/s",
+        "of rate",
+        "back Mbit/s",
+        "of rate",
+        "own loss",
+        "samples",
+        "unfinished",
+        "runs",
+    ]);
+    // Round trips over loopback are tenths of a millisecond, those over a network dozens.
+    let digits = if lab.rates_mbps().is_some() { 1 } else { 3 };
+    for variant in &plan.variants {
+        let pooled: Vec<(Flood, Row)> = plan
+            .floods
+            .iter()
+            .filter_map(|flood| {
+                let these = complete.iter().filter(|outcome| outcome.case.variant == *variant && outcome.case.flood == *flood);
+                Some((*flood, Row::pool(&these.copied().collect::<Vec<_>>())?))
+            })
+            .collect();
+        for (flood, row) in &pooled {
+            let mut cells = vec![variant.name().to_owned(), flood.name().to_owned()];
+            cells.extend(row.latencies().map(|time| number(time, digits, "")));
+            let floods = [*flood != Flood::None, *flood == Flood::BothWays];
+            for (i, floods) in floods.into_iter().enumerate() {
+                let goodput = floods.then_some(row.goodput[i]);
+                cells.push(number(goodput, 1, ""));
+                cells.push(number(goodput.zip(lab.rates_mbps()).map(|(goodput, rates)| goodput / rates[i] * 100.0), 1, "%"));
+            }
+            // Of the few packets without a flood it would be chance.
+            cells.push(number(row.loss.filter(|_| floods[0]).map(|loss| loss.share() * 100.0), 2, "%"));
+            cells.extend([row.times.count(), row.unfinished, row.runs as u64].map(|count| count.to_string()));
+            grid.add(cells);
+        }
+        let of = |flood| pooled.iter().find(|(of, _)| *of == flood).map(|(_, row)| row);
+        if let (Some(idle), Some(full)) = (of(Flood::None), of(Flood::Full)) {
+            let ratio =
+                |(idle, full): (Option<f64>, Option<f64>)| idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle);
+            let mut cells = vec![variant.name().to_owned(), "ratio".to_owned()];
+            cells.extend(idle.latencies().into_iter().zip(full.latencies()).map(|times| number(ratio(times), 2, "x")));
+            grid.add(cells);
+        }
+    }
+    grid
 }
 
 fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}{unit}"))
+    // A loss of nothing may be a little less than what was set.
+    let value = value.map(|value| if value.abs() < 0.5 * 0.1_f64.powi(i32::try_from(digits).unwrap_or(0)) { 0.0 } else { value });
+    value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value:.digits$}{unit}"))
+}
+
+/// Columns as wide as they need to be; one with nothing in it isn't shown.
+struct Grid {
+    heads: Vec<&'static str>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Grid {
+    /// The first two columns stand on the left, the others on the right.
+    const LEFT: usize = 2;
+
+    fn new(heads: &[&'static str]) -> Self {
+        Self { heads: heads.to_vec(), rows: Vec::new() }
+    }
+
+    /// Adds a row; cells at its end may be missing.
+    fn add(&mut self, cells: Vec<String>) {
+        self.rows.push(cells);
+    }
+}
+
+impl std::fmt::Display for Grid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let filled = |column: usize| self.rows.iter().filter_map(move |row| row.get(column)).filter(|cell| *cell != NOTHING);
+        let columns: Vec<(usize, usize)> = (0..self.heads.len())
+            .filter_map(|column| Some((column, filled(column).map(String::len).max()?.max(self.heads[column].len()))))
+            .collect();
+        let line = |cell: &dyn Fn(usize) -> String| {
+            let cells = columns.iter().map(|&(column, width)| {
+                let cell = cell(column);
+                if column < Self::LEFT { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+            });
+            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+        };
+        writeln!(f, "{}", line(&|column| self.heads[column].to_owned()))?;
+        self.rows.iter().try_for_each(|row| writeln!(f, "{}", line(&|column| row.get(column).cloned().unwrap_or_default())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_without_content_is_left_out_and_the_rest_line_up() {
+        let mut grid = Grid::new(&["a", "b", "number", "empty"]);
+        grid.add(["long name", "x", "1.5", "-"].map(str::to_owned).to_vec());
+        grid.add(["n", "x", "-"].map(str::to_owned).to_vec());
+        assert_eq!(grid.to_string(), "a          b  number\nlong name  x     1.5\nn          x       -\n");
+        assert_eq!(number(Some(-0.004), 2, "%"), "0.00%");
+    }
 }

@@ -1,29 +1,93 @@
 //! The transports that are compared, by the names they have on the command line and in records.
+//!
+//! Each is the best honest version of itself: what it's named after is as it says, all else is as good as it can be.
 
-use std::{fmt, net::SocketAddr};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
-use peerlane_quic::{QuicConfig, QuicTransport};
+use peerlane_quic::{CongestionControl, QuicConfig, QuicTransport};
 use peerlane_tcp::{TcpConfig, TcpTransport};
-use peerlane_transport::{AnyTransport, ConnectError, admission::LocalPeer, identity::PeerAddr};
+use peerlane_transport::{
+    AnyTransport, ClassTable, ConnectError, Order, TrafficClass, Urgency,
+    admission::{Lists, LocalPeer, Terms},
+    identity::{Identity, PeerAddr},
+    limits,
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-/// Makes one end's transport of what its transports share.
-type Make = fn(LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError>;
+use super::{End, Workload, error::LabError};
+
+/// The network's name of a benchmark's two ends.
+const NETWORK: &str = "peerlane-bench";
+/// The name of the only class, where there's but one.
+const ALL: &str = "all";
+
+/// What carries the connection, and what of its configuration isn't the default.
+#[derive(Clone, Copy)]
+enum Carrier {
+    Tcp,
+    Quic(fn(&mut QuicConfig)),
+}
+
+/// Which classes there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Classes {
+    /// [`ClassTable::standard`].
+    Standard,
+    /// One for everything, whole messages in order.
+    One,
+}
 
 /// A transport as it's configured for a comparison. Each name's configuration is one row of [`Variant::ALL`].
 #[derive(Clone, Copy)]
 pub struct Variant {
     name: &'static str,
-    make: Make,
+    about: &'static str,
+    carrier: Carrier,
+    classes: Classes,
+    /// BELIEF has a connection of its own.
+    apart: bool,
+    /// The congestion control that it must have, by the name that's read back; `None`: whatever it has by default.
+    congestion: Option<&'static str>,
 }
 
 impl Variant {
     /// Every one there is.
     pub const ALL: &'static [Self] = &[
-        // The defaults, as users get them.
-        Self { name: "tcp", make: |peer| Ok(AnyTransport::new(TcpTransport::new(peer, TcpConfig::default())?)) },
-        Self { name: "quic", make: |peer| Ok(AnyTransport::new(QuicTransport::new(peer, QuicConfig::default())?)) },
+        Self::tcp("tcp", "one connection with the scheduler, as it is by default"),
+        Self { congestion: Some("bbr"), ..Self::tcp("tcp-bbr", "the same over the kernel's BBR") },
+        Self {
+            congestion: Some("bbr"),
+            apart: true,
+            ..Self::tcp("tcp-per-class-bbr", "QUERY on one connection, BELIEF on another, both over BBR")
+        },
+        Self {
+            congestion: Some("cubic"),
+            classes: Classes::One,
+            ..Self::tcp("tcp-fifo", "one connection over Cubic, whole messages in order, as most peers have it")
+        },
+        Self::quic("quic", "as it is by default", |_| {}),
+        Self {
+            congestion: Some("cubic"),
+            ..Self::quic("quic-cubic", "with quinn's Cubic", |config| config.congestion = CongestionControl::Cubic)
+        },
+        Self { congestion: Some("bbr"), ..Self::quic("quic-bbr", "with quinn's BBR", |config| config.congestion = CongestionControl::Bbr) },
+        Self::quic("quic-class-streams", "a stream per class, none per small message", |config| config.message_streams = None),
+        Self::quic("quic-no-copies", "without copies of small messages in datagrams", |config| config.copies.clear()),
+        Self { classes: Classes::One, ..Self::quic("quic-one-stream", "one stream, whole messages in order", |_| {}) },
     ];
+
+    const fn tcp(name: &'static str, about: &'static str) -> Self {
+        Self { name, about, carrier: Carrier::Tcp, classes: Classes::Standard, apart: false, congestion: None }
+    }
+
+    const fn quic(name: &'static str, about: &'static str, change: fn(&mut QuicConfig)) -> Self {
+        Self { carrier: Carrier::Quic(change), ..Self::tcp(name, about) }
+    }
+
+    /// What users get: `tcp` and `quic`.
+    pub fn defaults() -> Vec<Self> {
+        ["tcp", "quic"].into_iter().filter_map(Self::by_name).collect()
+    }
 
     /// The one of a name.
     pub fn by_name(name: &str) -> Option<Self> {
@@ -35,9 +99,73 @@ impl Variant {
         self.name
     }
 
-    pub(super) fn make(self, peer: LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, ConnectError> {
-        (self.make)(peer)
+    /// What it is, in a few words.
+    pub fn about(self) -> &'static str {
+        self.about
     }
+
+    /// Connections that the asking end dials: the first one carries QUERY, the last one BELIEF.
+    pub(super) fn connections(self) -> usize {
+        1 + usize::from(self.apart)
+    }
+
+    /// The name of the class that carries what a standard class of this name does.
+    pub(super) fn class(self, standard: &'static str) -> &'static str {
+        match self.classes {
+            Classes::Standard => standard,
+            Classes::One => ALL,
+        }
+    }
+
+    /// One end's transport.
+    pub(super) fn make(self, identity: &Identity, work: &Workload) -> Result<AnyTransport<PeerAddr, SocketAddr>, LabError> {
+        let mut terms = Terms::new(NETWORK)?;
+        if self.classes == Classes::One {
+            terms.classes = one_class(work)?;
+        }
+        let peer = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms)?;
+        match self.carrier {
+            Carrier::Tcp => {
+                let mut config = TcpConfig::default();
+                config.congestion_control = self.congestion.map(str::to_owned);
+                match (TcpTransport::new(peer, config), self.congestion) {
+                    (Err(ConnectError::Config(reason)), Some(name)) => Err(LabError::Kernel { name, reason }),
+                    (made, _) => Ok(AnyTransport::new(made?)),
+                }
+            }
+            Carrier::Quic(change) => {
+                let mut config = QuicConfig::default();
+                change(&mut config);
+                Ok(AnyTransport::new(QuicTransport::new(peer, config)?))
+            }
+        }
+    }
+
+    /// Whether a connection's end really has the congestion control that it's named after.
+    pub(super) fn verify(self, end: &End) -> Result<(), LabError> {
+        match self.congestion {
+            Some(name) if end.congestion_control.as_deref() != Some(name) => {
+                Err(LabError::Congestion { name, found: end.congestion_control.clone().unwrap_or_else(|| "none that can be read".into()) })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The table of one class: two messages may wait, so that one leaves while the next is made, because all that waits
+/// delays what comes after; in transit is permitted what all standard classes have together.
+fn one_class(work: &Workload) -> Result<ClassTable, LabError> {
+    let largest = work.belief_bytes.max(work.query_bytes).max(work.result_bytes);
+    let two = 2 * (largest + limits::ENTRY_OVERHEAD);
+    let standard = ClassTable::standard();
+    let class = TrafficClass {
+        max_message: largest,
+        send_budget: two,
+        receive_budget: two.max(standard.iter().map(|(_, class)| class.receive_budget).max().unwrap_or(0)),
+        window: standard.window_total(),
+        ..TrafficClass::new(ALL, 1, Urgency::Bulk, Order::Fifo)
+    };
+    ClassTable::new(vec![class]).map_err(|error| ConnectError::Config(error.to_string()).into())
 }
 
 impl fmt::Debug for Variant {
@@ -71,5 +199,41 @@ impl<'de> Deserialize<'de> for Variant {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
         Self::by_name(&name).ok_or_else(|| D::Error::custom(format!("no transport is called {name}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_defaults_are_what_users_get() {
+        for (i, variant) in Variant::ALL.iter().enumerate() {
+            assert_eq!(Variant::ALL.iter().position(|other| other == variant), Some(i), "{variant}");
+        }
+        assert_eq!(Variant::defaults().iter().map(|variant| variant.name()).collect::<Vec<_>>(), ["tcp", "quic"]);
+    }
+
+    #[test]
+    fn one_class_takes_the_largest_message_of_any_workload() {
+        for belief_bytes in [1, 65_536, 1 << 20] {
+            let table = one_class(&Workload { belief_bytes, ..Workload::default() }).unwrap();
+            let class = table.get(table.by_name(ALL).unwrap()).unwrap();
+            assert!(class.order == Order::Fifo && class.max_message >= belief_bytes.max(300));
+        }
+    }
+
+    #[test]
+    fn a_congestion_control_that_isnt_there_is_refused_and_never_replaced() {
+        let bbr = Variant::by_name("tcp-bbr").unwrap();
+        let cubic = End { congestion_control: Some("cubic".into()), ..End::default() };
+        assert!(bbr.verify(&cubic).unwrap_err().to_string().contains("bbr"));
+        assert!(bbr.verify(&End::default()).is_err());
+        assert!(Variant::by_name("tcp").unwrap().verify(&cubic).is_ok());
+
+        let missing = Variant { congestion: Some("no-such"), ..bbr };
+        let error = missing.make(&Identity::generate().unwrap(), &Workload::default()).unwrap_err().to_string();
+        assert!(error.contains("no-such") && error.contains("modprobe"), "{error}");
     }
 }

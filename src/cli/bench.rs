@@ -9,7 +9,10 @@ use std::{
 };
 
 use crate::bench::{self, BenchError, Case, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
-use clap::ValueEnum;
+use clap::{
+    ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
@@ -40,9 +43,9 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
     profile: Vec<String>,
     /// Transports to compare.
-    #[arg(long, value_delimiter = ',', value_parser = variant, default_value = "tcp,quic")]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = variants(), default_value = "tcp,quic")]
     transport: Vec<Variant>,
-    /// What else fills the connection: none, full.
+    /// What else fills the connection: none, full (BELIEFs from the asking end), both-ways.
     #[arg(long, value_delimiter = ',', value_parser = flood, default_value = "none,full")]
     flood: Vec<Flood>,
     /// Queries per second on average; 0 measures the flood alone.
@@ -136,12 +139,14 @@ fn deduplicated<T: PartialEq + Copy>(values: &[T]) -> Vec<T> {
     values.iter().enumerate().filter(|(i, value)| !values[..*i].contains(value)).map(|(_, value)| *value).collect()
 }
 
-fn variant(name: &str) -> Result<Variant, String> {
-    Variant::by_name(name).ok_or_else(|| format!("it's one of {}", names(Variant::ALL.iter().map(|variant| variant.name()))))
+/// The transports' names, each with what it is.
+fn variants() -> impl TypedValueParser<Value = Variant> {
+    let names = Variant::ALL.iter().map(|variant| PossibleValue::new(variant.name()).help(variant.about()));
+    PossibleValuesParser::new(names).try_map(|name| Variant::by_name(&name).ok_or("no such transport"))
 }
 
 fn flood(name: &str) -> Result<Flood, String> {
-    Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names([Flood::None, Flood::Full].into_iter().map(Flood::name))))
+    Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names(Flood::ALL.into_iter().map(Flood::name))))
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> String {
@@ -209,7 +214,7 @@ fn measure(args: &Args) -> Result<bool, BenchError> {
 /// A short measurement for `peerlane demo`: its table.
 pub(super) async fn demo() -> Result<(), CliError> {
     let plan = Plan {
-        variants: Variant::ALL.to_vec(),
+        variants: Variant::defaults(),
         floods: vec![Flood::None, Flood::Full],
         runs: 1,
         workload: Workload { duration: Duration::from_secs(3), warm_up: Duration::from_millis(500), ..Workload::default() },

@@ -28,7 +28,7 @@ use super::{
     ends::{Ends, Place},
     loopback::EVENT_INTERVAL,
 };
-use crate::bench::{BenchError, Case, Measurement, Network, Queue};
+use crate::bench::{BenchError, Case, Measurement, Network, Queue, measurement};
 
 const ORDER: &str = "order.json";
 const MEASURED: &str = "measured.json";
@@ -86,14 +86,18 @@ impl Emulated {
 
     fn network(&self, outcome: Outcome) -> Network {
         let queue = |queue: peerlane_netem::QueueStats| {
-            let direction = if queue.direction == Direction::Forward.name() { Direction::Forward } else { Direction::Backward };
-            let loss_set = if queue.bottleneck { self.profile.direction(direction).loss.mean() } else { 0.0 };
+            let (of_profile, direction) = match queue.direction == Direction::Forward.name() {
+                true => (Direction::Forward, measurement::Direction::Forward),
+                false => (Direction::Backward, measurement::Direction::Backward),
+            };
+            let loss_set = if queue.bottleneck { self.profile.direction(of_profile).loss.mean() } else { 0.0 };
             let (packets, bytes, drops) = (queue.packets, queue.bytes, queue.drops);
-            Queue { direction: queue.direction, bottleneck: queue.bottleneck, packets, bytes, drops, loss_set }
+            Queue { direction, bottleneck: queue.bottleneck, packets, bytes, drops, loss_set }
         };
         Network {
             kernel: outcome.kernel,
             queues: outcome.queues.into_iter().map(queue).collect(),
+            scheduled: !self.profile.events().is_empty(),
             lab_seconds: outcome.lab_seconds,
             wall_seconds: outcome.wall_seconds,
         }
@@ -109,8 +113,8 @@ impl Lab for Emulated {
         self.profile.name()
     }
 
-    fn rate_mbps(&self) -> Option<f64> {
-        Some(self.profile.direction(Direction::Forward).rate as f64 / 1e6)
+    fn rates_mbps(&self) -> Option<[f64; 2]> {
+        Some([Direction::Forward, Direction::Backward].map(|direction| self.profile.direction(direction).rate as f64 / 1e6))
     }
 
     fn threads(&self) -> String {

@@ -9,11 +9,7 @@ use std::{
     time::Duration,
 };
 
-use peerlane_transport::{
-    Connection,
-    admission::LocalPeer,
-    identity::{Identity, PeerAddr},
-};
+use peerlane_transport::identity::{Identity, PeerAddr};
 use serde::{Deserialize, Serialize};
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
@@ -21,11 +17,9 @@ use tokio_util::sync::CancellationToken;
 use crate::bench::{
     BenchError, Case, End, Measurement,
     error::LabError,
-    load::{self, Taken},
+    load::{self, Links, Taken},
 };
 
-/// The network's name of a benchmark's two ends.
-const NETWORK: &str = "peerlane-bench";
 /// A closed connection's last words are waited for so long before its runtime goes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -108,8 +102,8 @@ impl Ends {
 /// What the answering end tells the other one.
 struct Listening {
     addr: PeerAddr,
-    /// Its connection, for the counters at the end.
-    accepted: mpsc::Receiver<Connection>,
+    /// Its end of the connections, for the counters.
+    accepted: mpsc::Receiver<Links>,
     taken: Arc<Taken>,
 }
 
@@ -117,27 +111,35 @@ fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabErr
     thread?.join().unwrap_or_else(|_| Err(std::io::Error::other("an end's thread panicked").into()))
 }
 
-/// The answering end: one connection, until it's over.
+/// The answering end: a case's connections, until they're over.
 async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over: &CancellationToken) -> Result<(), LabError> {
     let identity = Identity::generate()?;
-    let transport = case.variant.make(LocalPeer::open(&identity, NETWORK)?)?;
+    let transport = case.variant.make(&identity, &case.workload)?;
     let mut listener = transport.listen(&SocketAddr::from((address, 0))).await?;
     let (accept, accepted) = mpsc::channel();
     let taken = Arc::new(Taken::default());
     // Nobody listens any more: the other end has failed, and cancels this one.
     let _ = tell.send(Listening { addr: PeerAddr::new(identity.peer_id(), listener.local()), accepted, taken: taken.clone() });
-    let connection = tokio::select! {
+    let links = async {
+        let mut connections = Vec::new();
+        // They come in the order in which they're dialed, since each is dialed when the one before stands.
+        while connections.len() < case.variant.connections() {
+            connections.push(listener.accept().await?.upgrade().await?);
+        }
+        Links::new(case.variant, &connections)
+    };
+    let links = tokio::select! {
         biased;
         () = over.cancelled() => return Ok(()),
-        arrived = async { Ok::<_, LabError>(listener.accept().await?.upgrade().await?) } => arrived?,
+        arrived = links => arrived?,
     };
-    let _ = accept.send(connection.clone());
+    let _ = accept.send(links.clone());
     tokio::select! {
         biased;
         () = over.cancelled() => {}
-        served = load::answer(&connection, &case.workload, &taken) => served?,
+        served = load::answer(&links, case, &taken) => served?,
     }
-    drop((listener, connection, accept));
+    drop((listener, links, accept));
     let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
     Ok(())
 }
@@ -145,16 +147,27 @@ async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over
 /// The asking end: dials, applies the load, closes.
 async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, stop: &CancellationToken) -> Result<Measurement, LabError> {
     let identity = Identity::generate()?;
-    let transport = case.variant.make(LocalPeer::open(&identity, NETWORK)?)?;
+    let transport = case.variant.make(&identity, &case.workload)?;
     // Blocks: this runtime has nothing else to do yet.
     let Listening { addr, accepted, taken } = told.recv().map_err(|_| LabError::OtherEnd)?;
-    let connection = transport.dial(&addr).await?;
-    let mut measured = load::apply(&connection, case, &taken, stop).await?;
-    measured.client = End::of(&connection);
-    if let Ok(other) = accepted.recv() {
-        measured.server = End::of(&other);
+    let mut connections = Vec::new();
+    while connections.len() < case.variant.connections() {
+        connections.push(transport.dial(&addr).await?);
     }
-    connection.close(peerlane_transport::CloseCode::Done, "measured");
+    let links = Links::new(case.variant, &connections)?;
+    drop(connections);
+    let mut measured = load::apply(&links, case, &taken, stop).await?;
+    let other = accepted.recv().map_err(|_| LabError::OtherEnd)?;
+    measured.client = End::of(&links.query);
+    measured.server = End::of(&other.query);
+    measured.belief_ends = links.apart().then(|| [End::of(&links.belief), End::of(&other.belief)]);
+    links.close("measured");
+    drop((links, other));
     let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
+    // Of a dead connection nothing can be read.
+    if measured.failure.is_none() {
+        let mut ends = [&measured.client, &measured.server].into_iter().chain(measured.belief_ends.iter().flatten());
+        ends.try_for_each(|end| case.variant.verify(end))?;
+    }
     Ok(measured)
 }

@@ -52,7 +52,7 @@ impl Lab for Loopback {
         "none"
     }
 
-    fn rate_mbps(&self) -> Option<f64> {
+    fn rates_mbps(&self) -> Option<[f64; 2]> {
         None
     }
 

@@ -20,8 +20,8 @@ pub trait Lab {
     /// The name of the path's impairment.
     fn profile(&self) -> &str;
 
-    /// The rate from the asking end to the answering one in 10^6 bits per second, if the path has a configured one.
-    fn rate_mbps(&self) -> Option<f64>;
+    /// The rates in 10^6 bits per second, if the path has configured ones: to the answering end, and back.
+    fn rates_mbps(&self) -> Option<[f64; 2]>;
 
     /// What shares which thread or process: the one's work is the other's delay.
     fn threads(&self) -> String;

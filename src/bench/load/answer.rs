@@ -1,59 +1,82 @@
-//! The end that answers queries and takes floods.
+//! The end that answers queries and takes floods; in a flood both ways it floods, too.
 
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
 
-use peerlane_transport::{ClassId, ClassTable, Connection, Inbound, SendError};
+use bytes::Bytes;
+use peerlane_transport::{Inbound, TrySend};
+use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::message::{self, Tag};
-use crate::bench::{Workload, error::LabError};
+use super::{
+    ask::flood,
+    links::{Lane, Links},
+    message::{self, Tag},
+};
+use crate::bench::{Case, Flood, error::LabError};
 
 /// The longest BELIEF taken, in bytes: a class's largest message is less.
 const LONGEST_BELIEF: usize = 64 * 1024 * 1024;
 
-/// What the receiver's application has taken.
+/// What a receiver's application has taken.
 #[derive(Debug, Default)]
 pub(crate) struct Taken {
-    belief_bytes: AtomicU64,
+    bytes: AtomicU64,
 }
 
 impl Taken {
-    /// Bytes of BELIEFs.
-    pub(crate) fn belief_bytes(&self) -> u64 {
-        self.belief_bytes.load(Ordering::Relaxed)
+    pub(crate) fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Bytes of BELIEFs, or of whatever it was.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
-/// The class of a name in a connection's table.
-pub(super) fn class(connection: &Connection, name: &str) -> Result<ClassId, LabError> {
-    connection.classes().by_name(name).ok_or_else(|| std::io::Error::other(format!("no class {name:?}")).into())
-}
-
-/// Answers and takes until the connection is over. Each class has a task of its own, as in a node: a flood taken up
+/// Answers, takes, and floods where the case says so, until the connection is over. Each class has a task of its own, as in a node: a flood taken up
 /// isn't in the way of a query.
 ///
 /// # Errors
 /// A RESULT that's refused while the connection lives.
-pub(crate) async fn answer(connection: &Connection, workload: &Workload, taken: &Arc<Taken>) -> Result<(), LabError> {
-    let (query, belief) = (class(connection, ClassTable::QUERY)?, class(connection, ClassTable::BELIEF)?);
-    let _takes = AbortOnDropHandle::new(tokio::spawn(take(connection.clone(), belief, taken.clone())));
-    while let Ok(Inbound::Whole(asked)) = connection.recv(query).await {
-        let Some(id) = message::id(Tag::Query, &asked) else { continue };
-        match connection.send(query, message::message(Tag::Result, id, workload.result_bytes)).await {
-            Ok(()) => {}
-            Err(SendError::Closed(_)) => break,
-            Err(error) => return Err(error.into()),
+pub(crate) async fn answer(links: &Links, case: &Case, taken: &Arc<Taken>) -> Result<(), LabError> {
+    let _flood = (case.flood == Flood::BothWays).then(|| flood(links, case));
+    let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), taken.clone()))));
+    // Where a flood leaves no room for a RESULT, it waits beside what's received, and not before it.
+    let mut waiting = JoinSet::new();
+    while let Ok(Inbound::Whole(message)) = links.query.recv().await {
+        let Some(id) = message::id(Tag::Query, &message) else {
+            taken.add(message.len());
+            continue;
+        };
+        let result = message::message(Tag::Result, id, case.workload.result_bytes);
+        match links.query.try_send(result.clone()) {
+            TrySend::Queued => {}
+            // As many as there are queries at most.
+            TrySend::Full { .. } => drop(waiting.spawn(send(links.query.clone(), result))),
+            TrySend::TooLarge { limit } => return Err(too_large("RESULT", limit)),
+            TrySend::Closed(_) => break,
         }
+        while waiting.try_join_next().is_some() {}
     }
     Ok(())
 }
 
-async fn take(connection: Connection, belief: ClassId, taken: Arc<Taken>) {
-    while let Ok(message) = connection.recv(belief).await {
-        let bytes = message.collect(LONGEST_BELIEF).await.map_or(0, |bytes| bytes.len());
-        taken.belief_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+/// Waits for room; it has the size, so that only the connection's end is in its way.
+pub(super) async fn send(lane: Lane, message: Bytes) {
+    let _ = lane.send(message).await;
+}
+
+pub(super) fn too_large(what: &str, limit: usize) -> LabError {
+    std::io::Error::other(format!("a {what} of this class has {limit} bytes at most")).into()
+}
+
+/// Takes BELIEFs until the connection is over.
+pub(super) async fn take(lane: Lane, taken: Arc<Taken>) {
+    while let Ok(message) = lane.recv().await {
+        taken.add(message.collect(LONGEST_BELIEF).await.map_or(0, |bytes| bytes.len()));
     }
 }

@@ -2,21 +2,22 @@
 
 use std::{
     cell::{Cell, RefCell},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use peerlane_transport::{ClassId, ClassTable, Connection, Inbound, SendError};
-use tokio::time::sleep_until;
+use peerlane_transport::{Inbound, TrySend};
+use tokio::{task::JoinSet, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    answer::{Taken, class},
+    answer::{Taken, send, take, too_large},
+    links::{Lane, Links},
     message::{self, Tag},
     schedule,
     timer::Timer,
 };
-use crate::bench::{Case, End, Flood, Measurement, Workload, error::LabError, measurement::Times};
+use crate::bench::{Case, Flood, Measurement, Workload, error::LabError, measurement::Times};
 
 /// After an interruption answers are waited for so long.
 const INTERRUPTED_GRACE: Duration = Duration::from_millis(250);
@@ -41,78 +42,81 @@ enum Until {
     AllAnswered,
 }
 
-/// Applies a case's load to a connection whose other end [`answer`](super::answer())s. Both ends' paths are the lab's to fill in.
+/// Applies a case's load to connections whose other ends [`answer`](super::answer()). Both ends' paths are the lab's to
+/// fill in.
 ///
 /// # Errors
 /// A message that's refused while the connection lives; a timer that the system refuses.
 ///
 /// # Cancel safety
 /// If the future is dropped, the flood ends and nothing is known.
-pub(crate) async fn apply(connection: &Connection, case: &Case, taken: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
+pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
     let work = &case.workload;
-    let queries = Queries::new(connection, work, case.seed)?;
-    let _flood = match case.flood {
-        Flood::None => None,
-        Flood::Full => {
-            let (belief, message) = (class(connection, ClassTable::BELIEF)?, message::message(Tag::Belief, 0, work.belief_bytes));
-            Some(AbortOnDropHandle::new(tokio::spawn(flood(connection.clone(), belief, message))))
-        }
-    };
+    let back = Arc::new(Taken::default());
+    let queries = Queries::new(links, work, case.seed, back.clone())?;
+    let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), back.clone()))));
+    let _flood = (case.flood != Flood::None).then(|| flood(links, case));
+    let taken = || [taken.bytes(), back.bytes()];
 
     let began = Cell::new(None);
     let edges = async {
         sleep_until((queries.start + work.warm_up).into()).await;
-        began.set(Some((Instant::now(), taken.belief_bytes())));
+        began.set(Some((Instant::now(), taken())));
         sleep_until((queries.start + work.warm_up + work.duration).into()).await;
     };
     let over = tokio::select! {
         biased;
         () = queries.receive(Until::Over) => Over::Lost,
+        () = links.closed() => Over::Lost,
         asked = async { tokio::join!(queries.ask(), edges).0 } => asked.map(|()| Over::Applied)?,
         () = stop.cancelled() => Over::Stopped,
     };
     let ended = Instant::now();
-    let (belief_bytes, window) =
-        began.get().map_or((0, Duration::ZERO), |(at, bytes)| (taken.belief_bytes() - bytes, ended.saturating_duration_since(at)));
+    let (at, before) = began.get().unwrap_or((ended, taken()));
+    let [belief_bytes, belief_bytes_back] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
 
     // The last answers, under the same flood.
     let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
     let all = tokio::select! {
         biased;
-        () = queries.receive(Until::AllAnswered) => connection.close_reason().is_none(),
+        () = queries.receive(Until::AllAnswered) => true,
         () = tokio::time::sleep(grace) => true,
         () = stop.cancelled(), if over == Over::Applied => false,
     };
     let (latency, unfinished, lateness) = queries.sum_up(ended)?;
+    let failure = links.close_reason().map(|closed| closed.to_string());
     Ok(Measurement {
         latency,
         unfinished,
         lateness,
         belief_bytes,
-        window,
-        complete: over == Over::Applied && all,
-        failure: connection.close_reason().map(|closed| closed.to_string()),
-        client: End::default(),
-        server: End::default(),
-        network: None,
+        belief_bytes_back,
+        window: ended.saturating_duration_since(at),
+        complete: over == Over::Applied && all && failure.is_none(),
+        failure,
+        ..Measurement::empty()?
     })
 }
 
-/// Sends a message over and over, as fast as its class permits, until the connection is over.
-async fn flood(connection: Connection, class: ClassId, message: Bytes) {
-    while connection.send(class, message.clone()).await.is_ok() {}
+/// Sends BELIEFs over and over, as fast as their class permits, until it's dropped or the connection is over.
+pub(super) fn flood(links: &Links, case: &Case) -> AbortOnDropHandle<()> {
+    let (lane, message) = (links.belief.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
+    AbortOnDropHandle::new(tokio::spawn(async move { while lane.send(message.clone()).await.is_ok() {} }))
 }
 
 /// One run's queries: when they're due, and what became of them. An ID is an index into the schedule.
 struct Queries<'a> {
-    connection: &'a Connection,
-    class: ClassId,
+    lane: &'a Lane,
+    /// BELIEFs that arrive where answers do.
+    beliefs: Arc<Taken>,
     work: &'a Workload,
     timer: Timer,
     start: Instant,
     /// From `start` on.
     due: Vec<Duration>,
     progress: RefCell<Progress>,
+    /// Queries that found no room. Bounded by the schedule.
+    waiting: RefCell<JoinSet<()>>,
 }
 
 struct Progress {
@@ -124,14 +128,24 @@ struct Progress {
 }
 
 impl<'a> Queries<'a> {
-    fn new(connection: &'a Connection, work: &'a Workload, seed: u64) -> Result<Self, LabError> {
+    fn new(links: &'a Links, work: &'a Workload, seed: u64, beliefs: Arc<Taken>) -> Result<Self, LabError> {
         let due = schedule::poisson(work.rate, work.warm_up.saturating_add(work.duration), seed);
         let progress = Progress { answered: vec![None; due.len()], open: 0, lateness: Times::new()? };
-        let (class, timer) = (class(connection, ClassTable::QUERY)?, Timer::new()?);
-        Ok(Self { connection, class, work, timer, start: Instant::now(), due, progress: RefCell::new(progress) })
+        let timer = Timer::new()?;
+        Ok(Self {
+            lane: &links.query,
+            beliefs,
+            work,
+            timer,
+            start: Instant::now(),
+            due,
+            progress: RefCell::new(progress),
+            waiting: RefCell::default(),
+        })
     }
 
-    /// Sends each query at its time, or as soon after as `send` takes it.
+    /// Sends each query at its time. One that finds no room waits for it in a task of its own, as a request in a node does,
+    /// and holds up neither the next one nor the end.
     async fn ask(&self) -> Result<(), LabError> {
         let mut free = self.start;
         for (id, due) in self.due.iter().enumerate() {
@@ -146,12 +160,16 @@ impl<'a> Queries<'a> {
                 }
             }
             let query = message::message(Tag::Query, id as u64, self.work.query_bytes);
-            match self.connection.send(self.class, query).await {
-                Ok(()) => free = Instant::now(),
+            let mut waiting = self.waiting.borrow_mut();
+            match self.lane.try_send(query.clone()) {
+                TrySend::Queued => {}
+                TrySend::Full { .. } => drop(waiting.spawn(send(self.lane.clone(), query))),
+                TrySend::TooLarge { limit } => return Err(too_large("QUERY", limit)),
                 // Whoever receives learns of it, too, and says so.
-                Err(SendError::Closed(_)) => std::future::pending().await,
-                Err(error) => return Err(error.into()),
+                TrySend::Closed(_) => break,
             }
+            while waiting.try_join_next().is_some() {}
+            free = Instant::now();
         }
         Ok(())
     }
@@ -159,12 +177,15 @@ impl<'a> Queries<'a> {
     /// Takes answers, until the connection is over at the latest.
     async fn receive(&self, until: Until) {
         while until == Until::Over || self.progress.borrow().open > 0 {
-            let Ok(inbound) = self.connection.recv(self.class).await else { return };
+            let Ok(inbound) = self.lane.recv().await else { return };
             let now = Instant::now();
             let Inbound::Whole(answer) = inbound else { continue };
-            let id = message::id(Tag::Result, &answer).and_then(|id| usize::try_from(id).ok());
+            let Some(id) = message::id(Tag::Result, &answer) else {
+                self.beliefs.add(answer.len());
+                continue;
+            };
             let mut progress = self.progress.borrow_mut();
-            let Some((id, due)) = id.and_then(|id| Some((id, self.due.get(id)?))) else { continue };
+            let Some((id, due)) = usize::try_from(id).ok().and_then(|id| Some((id, self.due.get(id)?))) else { continue };
             if progress.answered[id].replace(now.saturating_duration_since(self.start + *due)).is_none() {
                 progress.open = progress.open.saturating_sub(1);
             }

@@ -4,10 +4,12 @@
 
 mod answer;
 mod ask;
+mod links;
 mod message;
 mod schedule;
 mod timer;
 
 pub(super) use answer::{Taken, answer};
 pub(super) use ask::apply;
+pub(super) use links::{Lane, Links};
 pub(super) use message::HEAD;
