@@ -26,7 +26,8 @@ impl Credit {
         self.arrived.fetch_add(bytes as u64, Relaxed) + bytes as u64 <= self.allowed.load(Relaxed)
     }
 
-    /// Counts bytes as taken up. Once half a window is: the new total to tell the other side.
+    /// Counts bytes as taken up. Once an eighth of the window is: the new total to tell the other side.
+    /// Credit that comes later than that keeps a flow from using its window where a loss holds bytes back.
     pub(crate) fn taken(&self, bytes: usize) -> Option<u64> {
         let total = self.taken.fetch_add(bytes as u64, Relaxed) + bytes as u64 + self.window;
         let due = total.saturating_sub(self.allowed.load(Relaxed)) >= self.window / 8;
@@ -42,9 +43,9 @@ mod tests {
     fn credit_follows_what_is_taken_up_not_what_has_arrived() {
         let credit = Credit::new(100);
         assert!(credit.arrived(100));
-        assert_eq!(credit.taken(49), None);
-        assert_eq!(credit.taken(1), Some(150));
-        assert!(credit.arrived(50));
+        assert_eq!(credit.taken(11), None);
+        assert_eq!(credit.taken(1), Some(112));
+        assert!(credit.arrived(12));
         assert!(!credit.arrived(1));
     }
 }

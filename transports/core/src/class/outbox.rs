@@ -108,7 +108,8 @@ struct ControlOut {
     releases: Vec<Lane>,
     /// Streamed messages that aren't wanted; bounded by the lanes as well.
     stops: Vec<(Lane, u64, u32)>,
-    finished: bool,
+    /// To be told: reliable messages in all.
+    finished: Option<u64>,
     drained: bool,
 }
 
@@ -118,7 +119,7 @@ struct State {
     control: ControlOut,
     /// Reliable messages that have begun to leave.
     started: u64,
-    /// No new messages; FINISHED follows the last one.
+    /// No new messages; FINISHED says how many there are.
     finishing: bool,
     finished: bool,
     closed: Option<Closed>,
@@ -401,8 +402,8 @@ impl Outbox {
         let offer = offer.into();
         let mut state = self.state.lock();
         let state = &mut *state;
-        self.finish_if_empty(state);
-        if let Some(control) = state.control.encode(state.started) {
+        self.finish_if_counted(state);
+        if let Some(control) = state.control.encode() {
             return Some(Outgoing::Control(control));
         }
         if state.closed.is_some() {
@@ -487,11 +488,22 @@ impl Outbox {
         self.state.lock().classes.iter_mut().for_each(ClassQueue::unblock);
     }
 
-    fn finish_if_empty(&self, state: &mut State) {
-        if state.finishing && !state.finished && state.classes.iter_mut().all(ClassQueue::is_empty) {
-            state.finished = true;
-            state.control.finished = true;
+    /// Says how many messages there are in all, as soon as that's known: the other side can make room for them, however
+    /// slow its handlers are. What may still leave as a datagram isn't counted, so that is waited for.
+    fn finish_if_counted(&self, state: &mut State) {
+        if !state.finishing || state.finished {
+            return;
         }
+        let mut queued = 0;
+        for (queue, (_, class)) in state.classes.iter_mut().zip(self.table.iter()) {
+            match class.delivery {
+                Delivery::Reliable => queued += queue.queued(),
+                Delivery::Datagram if queue.is_empty() => {}
+                Delivery::Datagram => return,
+            }
+        }
+        state.finished = true;
+        state.control.finished = Some(state.started + queued);
     }
 
     // ----- what the other side's control frames do
@@ -576,7 +588,7 @@ impl Outbox {
         self.wake.wake();
     }
 
-    /// No new messages; FINISHED follows the last queued one.
+    /// No new messages; FINISHED says how many there are.
     pub(crate) fn finish(&self) {
         self.state.lock().finishing = true;
         self.wake.wake();
@@ -673,7 +685,7 @@ impl OpenStream {
 }
 
 impl ControlOut {
-    fn encode(&mut self, started: u64) -> Option<Bytes> {
+    fn encode(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
         if let Some(nonce) = self.pong.take() {
             Control::Pong(nonce).encode(&mut out);
@@ -690,8 +702,8 @@ impl ControlOut {
         for lane in self.releases.drain(..) {
             Control::Release(lane).encode(&mut out);
         }
-        if std::mem::take(&mut self.finished) {
-            Control::Finished { messages: started }.encode(&mut out);
+        if let Some(messages) = self.finished.take() {
+            Control::Finished { messages }.encode(&mut out);
         }
         if std::mem::take(&mut self.drained) {
             Control::Drained.encode(&mut out);

@@ -327,6 +327,12 @@ impl ClassQueue {
         (0..self.lanes.len()).any(|slot| self.has_data(slot))
     }
 
+    /// Messages that haven't begun to leave.
+    pub(crate) fn queued(&self) -> u64 {
+        let waiting = |line: &Line| line.entries.iter().filter(|entry| !matches!(entry.body, Body::Superseded)).count();
+        (waiting(&self.small) + waiting(&self.large)) as u64
+    }
+
     /// Nothing queued, nothing begun, no streamed message open.
     pub(crate) fn is_empty(&mut self) -> bool {
         self.streams.is_empty() && self.small.peek().is_none() && self.large.peek().is_none() && !self.waiting()
