@@ -219,6 +219,9 @@ pub struct Measurement {
     pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
+    /// What a lab's inner end wrote to standard error: its log.
+    #[serde(skip)]
+    pub log: String,
 }
 
 impl Measurement {
@@ -237,6 +240,7 @@ impl Measurement {
             server: End::default(),
             belief_ends: None,
             network: None,
+            log: String::new(),
         })
     }
 }

@@ -41,5 +41,5 @@ pub use lab::{Lab, Loopback};
 pub use measurement::{Direction, End, Measurement, Network, Queue};
 pub use plan::{Case, Flood, Plan, Workload};
 pub use record::Record;
-pub use runner::{Event, Outcome, run};
+pub use runner::{Event, How, Outcome, Ran, run};
 pub use variant::Variant;

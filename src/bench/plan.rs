@@ -111,6 +111,12 @@ pub struct Case {
     pub workload: Workload,
 }
 
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, flood {}, run {}", self.variant, self.flood, self.run)
+    }
+}
+
 impl Plan {
     /// Tells what can't be run, before anything is started.
     ///

@@ -14,6 +14,8 @@ pub struct Record {
     pub lab: &'static str,
     /// The path's impairment.
     pub profile: String,
+    /// The lab was measured against its profile before, and did as it says.
+    pub lab_checked: bool,
     /// What else filled the connection.
     pub flood: &'static str,
     /// The class that was measured.
@@ -84,7 +86,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub(super) fn new(case: &Case, lab: &dyn Lab, environment: &Environment, measured: &Measurement) -> Self {
+    pub(super) fn new(case: &Case, lab: &dyn Lab, lab_checked: bool, environment: &Environment, measured: &Measurement) -> Self {
         let (times, work, rates) = (&measured.latency, &case.workload, lab.rates_mbps());
         let forward = goodput(measured.belief_bytes, measured.window);
         let back = (case.flood == Flood::BothWays).then(|| goodput(measured.belief_bytes_back, measured.window));
@@ -92,6 +94,7 @@ impl Record {
             transport: case.variant.name(),
             lab: lab.name(),
             profile: lab.profile().to_owned(),
+            lab_checked,
             flood: case.flood.name(),
             class: peerlane_transport::ClassTable::QUERY,
             p50_us: times.quantile(0.5),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Flood, Lab, Outcome, Plan,
+    Flood, Lab, Outcome, Plan, Ran,
     measurement::{Loss, Times, goodput},
 };
 
@@ -49,10 +49,15 @@ impl Row {
 }
 
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
-/// idle. Tells how many are left out because they're incomplete. Nothing measured is nothing printed.
-pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
-    let (complete, incomplete): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.record.complete);
+/// idle. Tells what is left out because it's incomplete, because it failed, or because the lab's check is red. Nothing
+/// measured is nothing printed.
+pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
+    let (complete, incomplete): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.complete);
     let mut out = String::new();
+    if !ran.red.is_empty() {
+        let _ = writeln!(out, "left out: profile {} in lab {}, which doesn't do as its profile says:", lab.profile(), lab.name());
+        ran.red.iter().for_each(|finding| out.extend(["  ", finding, "\n"]));
+    }
     if !complete.is_empty() {
         out += &title(plan, lab);
         out += &rows(plan, lab, &complete).to_string();
@@ -61,7 +66,13 @@ pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
         let _ = writeln!(out, "left out, incomplete: {}", incomplete.len());
         for outcome in incomplete {
             let why = outcome.record.failure.as_deref().unwrap_or("interrupted");
-            let _ = writeln!(out, "  {} flood={} run={}: {why}", outcome.case.variant, outcome.case.flood, outcome.case.run);
+            let _ = writeln!(out, "  {}: {why}", outcome.case);
+        }
+    }
+    if !ran.failed.is_empty() {
+        let _ = writeln!(out, "left out, failed: {}", ran.failed.len());
+        for (case, error) in &ran.failed {
+            let _ = writeln!(out, "  {case}: {error}");
         }
     }
     out

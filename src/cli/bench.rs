@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::bench::{self, BenchError, Case, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
+use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Outcome, Plan, Variant, Workload};
 use clap::{
     ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -73,6 +73,12 @@ pub(super) struct Args {
     /// error then.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Labs at once, virtual ones alone: they don't disturb each other's clock. Each takes a processor and up to 512 MiB.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// Believe the lab: don't measure it against its profile first.
+    #[arg(long)]
+    no_check: bool,
     /// Few and short runs: to see that it works.
     #[arg(long)]
     quick: bool,
@@ -85,16 +91,17 @@ pub(super) struct Args {
 const PROFILE: &str = "wan";
 
 impl Args {
-    /// One for each profile.
-    fn labs(&self) -> Result<Vec<Box<dyn Lab>>, BenchError> {
+    /// One for each profile. `log`: what is logged in them.
+    fn labs(&self, log: &str) -> Result<Vec<Box<dyn Lab>>, BenchError> {
+        let fail = |what: &str| Err(BenchError::Plan { what: what.to_owned() });
+        if self.jobs > 1 && self.lab != LabName::Virtual {
+            return fail("more than one job is for --lab virtual: in real time they'd disturb each other");
+        }
         let kind = match self.lab {
             LabName::Loopback if self.profile.is_empty() => {
                 return Ok(vec![Box::new(Loopback { event_interval: self.event_interval })]);
             }
-            LabName::Loopback => {
-                let what = "loopback has no impairment, so --profile needs --lab virtual or --lab netem".to_owned();
-                return Err(BenchError::Plan { what });
-            }
+            LabName::Loopback => return fail("loopback has no impairment, so --profile needs --lab virtual or --lab netem"),
             LabName::Virtual => "virtual",
             LabName::Netem => "netem",
         };
@@ -102,16 +109,16 @@ impl Args {
             [] => vec![PROFILE],
             named => named.iter().map(String::as_str).collect(),
         };
-        deduplicated(&profiles).into_iter().map(|profile| self.emulated(kind, profile)).collect()
+        deduplicated(&profiles).into_iter().map(|profile| self.emulated(kind, profile, log)).collect()
     }
 
     #[cfg(target_os = "linux")]
-    fn emulated(&self, kind: &str, profile: &str) -> Result<Box<dyn Lab>, BenchError> {
-        Ok(Box::new(bench::Emulated::new(kind, profile)?.event_interval(self.event_interval)))
+    fn emulated(&self, kind: &str, profile: &str, log: &str) -> Result<Box<dyn Lab>, BenchError> {
+        Ok(Box::new(bench::Emulated::new(kind, profile)?.event_interval(self.event_interval).log(log)))
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn emulated(&self, kind: &str, _: &str) -> Result<Box<dyn Lab>, BenchError> {
+    fn emulated(&self, kind: &str, _: &str, _: &str) -> Result<Box<dyn Lab>, BenchError> {
         Err(BenchError::Plan { what: format!("the {kind} lab needs Linux; use --lab loopback") })
     }
 
@@ -174,41 +181,66 @@ fn time(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What can't be run, built or written; [`CliError::Interrupted`] if not all of it was measured to the end.
-pub(super) fn run(args: &Args) -> Result<(), CliError> {
+pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
     #[cfg(target_os = "linux")]
     if let Some(directory) = &args.in_lab {
         return Ok(bench::play_inside(directory)?);
     }
-    if measure(args)? { Ok(()) } else { Err(CliError::Interrupted) }
+    match measure(args, log)? {
+        Ended::Whole => Ok(()),
+        Ended::Interrupted => Err(CliError::Interrupted),
+        Ended::Incomplete => Err(CliError::Failed("not all of it could be measured".into())),
+    }
 }
 
-/// Whether all of it was measured to the end.
-fn measure(args: &Args) -> Result<bool, BenchError> {
+/// How a measurement ended.
+enum Ended {
+    /// All of it was measured.
+    Whole,
+    /// By the user.
+    Interrupted,
+    /// Something failed, or a lab's check is red; it's been said what.
+    Incomplete,
+}
+
+fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
     let plan = args.plan();
     plan.check()?;
-    let labs = args.labs()?;
+    let labs = args.labs(log)?;
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
     let progress = Progress::new(plan.len() * labs.len());
-    let mut whole = true;
-    for lab in &labs {
-        let outcomes = bench::run(&plan, lab.as_ref(), &stop, |event| {
-            match &event {
-                Event::Begins(case) => progress.begin(lab.profile(), case),
-                Event::Measured(_) => progress.measured(),
-            }
-            match (event, &mut records) {
-                (Event::Measured(outcome), Some(records)) => records.write(outcome),
-                _ => Ok(()),
-            }
-        })?;
-        whole &= outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete);
-        let table = bench::report::table(&plan, lab.as_ref(), &outcomes);
-        let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
-        progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    let labs: Vec<&dyn Lab> = labs.iter().map(AsRef::as_ref).collect();
+    let mut how = How::new(usize::from(args.jobs));
+    if args.no_check {
+        how = how.unchecked();
     }
-    Ok(whole)
+    let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
+    let ran = bench::run(&plan, &labs, how, &stop, |event| match event {
+        Event::Checks(lab) => progress.say(format!("profile {}: the lab's check", lab.profile())),
+        Event::Begins(lab, case) => progress.say(format!("profile {}: {case}", lab.profile())),
+        Event::Measured(_, outcome) => {
+            progress.over();
+            let log = &outcome.measurement.log;
+            progress.suspended(|| write!(io::stderr(), "{log}"))?;
+            records.as_mut().map_or(Ok(()), |records| records.write(outcome))
+        }
+        Event::Failed(..) => {
+            progress.over();
+            Ok(())
+        }
+        Event::Over(lab, ran) => {
+            let table = bench::report::table(&plan, lab, ran);
+            progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })
+        }
+        _ => Ok(()),
+    })?;
+    Ok(match ran.iter().all(|ran| ran.is_whole(&plan)) {
+        true => Ended::Whole,
+        false if stop.is_cancelled() => Ended::Interrupted,
+        false => Ended::Incomplete,
+    })
 }
 
 /// A short measurement for `peerlane demo`: its table.
@@ -225,8 +257,8 @@ pub(super) async fn demo() -> Result<(), CliError> {
     let stopping = stop.clone();
     let measuring = tokio::task::spawn_blocking(move || {
         let lab = Loopback::new();
-        let outcomes = bench::run(&plan, &lab, &stopping, |_| Ok(()))?;
-        Ok::<_, BenchError>(bench::report::table(&plan, &lab, &outcomes))
+        let ran = bench::run(&plan, &[&lab], How::new(1), &stopping, |_| Ok(()))?;
+        Ok::<_, BenchError>(ran.iter().map(|ran| bench::report::table(&plan, &lab, ran)).collect::<String>())
     });
     let stop_when_dropped = stop.drop_guard();
     let table = super::setup::or_interrupted(measuring).await?.map_err(CliError::failed)??;
@@ -278,11 +310,13 @@ impl Progress {
         Self(bar)
     }
 
-    fn begin(&self, profile: &str, case: &Case) {
-        self.0.set_message(format!("{}, profile {profile}, flood {}, run {}", case.variant, case.flood, case.run));
+    #[expect(clippy::unnecessary_wraps, reason = "an arm among others that may fail")]
+    fn say(&self, what: String) -> Result<(), BenchError> {
+        self.0.set_message(what);
+        Ok(())
     }
 
-    fn measured(&self) {
+    fn over(&self) {
         self.0.inc(1);
     }
 

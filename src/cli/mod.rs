@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
         Command::Ping(args) => runtime.block_on(client::ping(args)),
         Command::Transact(args) => runtime.block_on(transact::run(args)),
         Command::Query(args) => runtime.block_on(query::run(args)),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(&args, &cli.log),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };
     // Blocking work of a cancelled command must not hold the exit up.
