@@ -39,7 +39,7 @@ pub use error::BenchError;
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
 pub use measurement::{Direction, End, Measurement, Network, Queue};
-pub use plan::{Case, Flood, Plan, Workload};
+pub use plan::{Case, Flood, Plan, Rival, Workload};
 pub use record::Record;
 pub use runner::{Event, How, Outcome, Ran, run};
 pub use variant::Variant;

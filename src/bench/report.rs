@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Flood, Lab, Outcome, Plan, Ran,
+    Flood, Lab, Outcome, Plan, Ran, Rival,
     measurement::{Loss, Times, goodput},
 };
 
@@ -14,8 +14,8 @@ const NOTHING: &str = "-";
 struct Row {
     times: Times,
     unfinished: u64,
-    /// BELIEFs in Mbit/s: there and back.
-    goodput: [f64; 2],
+    /// In Mbit/s: BELIEFs there and back, and the rival's bytes.
+    goodput: [f64; 3],
     loss: Option<Loss>,
     runs: usize,
 }
@@ -27,13 +27,14 @@ impl Row {
         others.iter().for_each(|outcome| times.pool(&outcome.measurement.latency));
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|outcome| of(outcome)).sum::<u64>();
         let window = outcomes.iter().map(|outcome| outcome.measurement.window).sum();
-        let loss = |outcome: &&Outcome| outcome.measurement.own_loss(outcome.case.flood);
+        let loss = |outcome: &&Outcome| outcome.measurement.own_loss(&outcome.case);
         Some(Self {
             times,
             unfinished: sum(|outcome| outcome.measurement.unfinished),
             goodput: [
                 goodput(sum(|outcome| outcome.measurement.belief_bytes), window),
                 goodput(sum(|outcome| outcome.measurement.belief_bytes_back), window),
+                goodput(sum(|outcome| outcome.measurement.rival_bytes), window),
             ],
             loss: outcomes.iter().map(loss).sum(),
             runs: outcomes.len(),
@@ -99,6 +100,7 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
     let mut grid = Grid::new(&[
         "transport",
         "flood",
+        "beside",
         "p50",
         "p90",
         "p99",
@@ -109,6 +111,8 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
         "of rate",
         "back Mbit/s",
         "of rate",
+        "rival Mbit/s",
+        "of rate",
         "own loss",
         "samples",
         "unfinished",
@@ -116,35 +120,35 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
     ]);
     // Round trips over loopback are tenths of a millisecond, those over a network dozens.
     let digits = if lab.rates_mbps().is_some() { 1 } else { 3 };
-    for variant in &plan.variants {
-        let pooled: Vec<(Flood, Row)> = plan
-            .floods
-            .iter()
-            .filter_map(|flood| {
-                let these = complete.iter().filter(|outcome| outcome.case.variant == *variant && outcome.case.flood == *flood);
-                Some((*flood, Row::pool(&these.copied().collect::<Vec<_>>())?))
-            })
-            .collect();
-        for (flood, row) in &pooled {
-            let mut cells = vec![variant.name().to_owned(), flood.name().to_owned()];
-            cells.extend(row.latencies().map(|time| number(time, digits, "")));
-            let floods = [*flood != Flood::None, *flood == Flood::BothWays];
-            for (i, floods) in floods.into_iter().enumerate() {
-                let goodput = floods.then_some(row.goodput[i]);
-                cells.push(number(goodput, 1, ""));
-                cells.push(number(goodput.zip(lab.rates_mbps()).map(|(goodput, rates)| goodput / rates[i] * 100.0), 1, "%"));
-            }
-            // Of the few packets without a flood it would be chance.
-            cells.push(number(row.loss.filter(|_| floods[0]).map(|loss| loss.share() * 100.0), 2, "%"));
-            cells.extend([row.times.count(), row.unfinished, row.runs as u64].map(|count| count.to_string()));
-            grid.add(cells);
+    let pooled: Vec<_> = plan
+        .rows()
+        .filter_map(|key| {
+            let these = complete.iter().filter(|outcome| (outcome.case.variant, outcome.case.flood, outcome.case.rival) == key);
+            Some((key, Row::pool(&these.copied().collect::<Vec<_>>())?))
+        })
+        .collect();
+    for ((variant, flood, rival), row) in &pooled {
+        let beside = if *rival == Rival::None { NOTHING } else { rival.name() };
+        let mut cells = vec![variant.name().to_owned(), flood.name().to_owned(), beside.to_owned()];
+        cells.extend(row.latencies().map(|time| number(time, digits, "")));
+        let flows = [*flood != Flood::None, *flood == Flood::BothWays, *rival != Rival::None];
+        for (i, flows) in flows.into_iter().enumerate() {
+            let goodput = flows.then_some(row.goodput[i]);
+            // The rival goes our way.
+            let share = goodput.zip(lab.rates_mbps()).map(|(goodput, [there, back])| goodput / if i == 1 { back } else { there });
+            cells.extend([number(goodput, 1, ""), number(share.map(|share| share * 100.0), 1, "%")]);
         }
-        let of = |flood| pooled.iter().find(|(of, _)| *of == flood).map(|(_, row)| row);
-        if let (Some(idle), Some(full)) = (of(Flood::None), of(Flood::Full)) {
+        // Of the few packets without a flood it would be chance.
+        cells.push(number(row.loss.filter(|_| flows[0]).map(|loss| loss.share() * 100.0), 2, "%"));
+        cells.extend([row.times.count(), row.unfinished, row.runs as u64].map(|count| count.to_string()));
+        grid.add(cells);
+
+        let idle = pooled.iter().find(|(key, _)| *key == (*variant, Flood::None, *rival));
+        if let (Flood::Full, Some((_, idle))) = (*flood, idle) {
             let ratio =
                 |(idle, full): (Option<f64>, Option<f64>)| idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle);
-            let mut cells = vec![variant.name().to_owned(), "ratio".to_owned()];
-            cells.extend(idle.latencies().into_iter().zip(full.latencies()).map(|times| number(ratio(times), 2, "x")));
+            let mut cells = vec![variant.name().to_owned(), "ratio".to_owned(), beside.to_owned()];
+            cells.extend(idle.latencies().into_iter().zip(row.latencies()).map(|times| number(ratio(times), 2, "x")));
             grid.add(cells);
         }
     }
@@ -164,8 +168,8 @@ struct Grid {
 }
 
 impl Grid {
-    /// The first two columns stand on the left, the others on the right.
-    const LEFT: usize = 2;
+    /// The first three columns stand on the left, the others on the right.
+    const LEFT: usize = 3;
 
     fn new(heads: &[&'static str]) -> Self {
         Self { heads: heads.to_vec(), rows: Vec::new() }
@@ -201,9 +205,9 @@ mod tests {
 
     #[test]
     fn a_column_without_content_is_left_out_and_the_rest_line_up() {
-        let mut grid = Grid::new(&["a", "b", "number", "empty"]);
-        grid.add(["long name", "x", "1.5", "-"].map(str::to_owned).to_vec());
-        grid.add(["n", "x", "-"].map(str::to_owned).to_vec());
+        let mut grid = Grid::new(&["a", "b", "c", "number", "empty"]);
+        grid.add(["long name", "x", "-", "1.5", "-"].map(str::to_owned).to_vec());
+        grid.add(["n", "x", "-", "-"].map(str::to_owned).to_vec());
         assert_eq!(grid.to_string(), "a          b  number\nlong name  x     1.5\nn          x       -\n");
         assert_eq!(number(Some(-0.004), 2, "%"), "0.00%");
     }

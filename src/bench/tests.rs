@@ -9,7 +9,7 @@ use super::*;
 
 fn plan(floods: &[Flood], duration: Duration) -> Plan {
     let workload = Workload { rate: 200.0, duration, warm_up: Duration::from_millis(50), ..Workload::default() };
-    Plan { variants: Variant::defaults(), floods: floods.to_vec(), runs: 1, workload, seed: 3 }
+    Plan { variants: Variant::defaults(), floods: floods.to_vec(), rivals: vec![Rival::None], runs: 1, workload, seed: 3 }
 }
 
 /// What a plan gives on loopback.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Outcome, Plan, Variant, Workload};
+use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Outcome, Plan, Rival, Variant, Workload};
 use clap::{
     ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -48,13 +48,16 @@ pub(super) struct Args {
     /// What else fills the connection: none, full (BELIEFs from the asking end), both-ways.
     #[arg(long, value_delimiter = ',', value_parser = flood, default_value = "none,full")]
     flood: Vec<Flood>,
+    /// Who else uses the bottleneck: none, or a kernel TCP flow over cubic or bbr, as fast as it can; not for loopback.
+    #[arg(long, value_name = "RIVAL", value_delimiter = ',', value_parser = rival, default_value = "none")]
+    rival: Vec<Rival>,
     /// Queries per second on average; 0 measures the flood alone.
     #[arg(long, value_name = "QPS", default_value_t = Workload::default().rate)]
     rate: f64,
     /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s].
     #[arg(long, value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
-    /// Load applied before that [default: 1s, quick: 500ms].
+    /// Load applied before that [default: 1s, quick: 500ms; in a network 5s, quick: 2s].
     #[arg(long, value_name = "TIME", value_parser = time)]
     warm_up: Option<Duration>,
     /// Runs of each case [default: 5, quick: 2].
@@ -97,6 +100,9 @@ impl Args {
         if self.jobs > 1 && self.lab != LabName::Virtual {
             return fail("more than one job is for --lab virtual: in real time they'd disturb each other");
         }
+        if self.lab == LabName::Loopback && self.rival.iter().any(|rival| *rival != Rival::None) {
+            return fail("loopback has no bottleneck to share, so --rival needs --lab virtual or --lab netem");
+        }
         let kind = match self.lab {
             LabName::Loopback if self.profile.is_empty() => {
                 return Ok(vec![Box::new(Loopback { event_interval: self.event_interval })]);
@@ -124,11 +130,18 @@ impl Args {
 
     fn plan(&self) -> Plan {
         let usual = Workload::default();
-        let (runs, duration, warm_up) =
-            if self.quick { (2, Duration::from_secs(2), Duration::from_millis(500)) } else { (5, usual.duration, usual.warm_up) };
+        let (runs, duration) = if self.quick { (2, Duration::from_secs(2)) } else { (5, usual.duration) };
+        // A network's round trip is dozens of milliseconds: a congestion control needs a hundred of them to settle.
+        let warm_up = match (self.lab, self.quick) {
+            (LabName::Loopback, true) => Duration::from_millis(500),
+            (LabName::Loopback, false) => usual.warm_up,
+            (_, true) => Duration::from_secs(2),
+            (_, false) => Duration::from_secs(5),
+        };
         Plan {
             variants: deduplicated(&self.transport),
             floods: deduplicated(&self.flood),
+            rivals: deduplicated(&self.rival),
             runs: self.runs.unwrap_or(runs),
             workload: Workload {
                 rate: self.rate,
@@ -154,6 +167,10 @@ fn variants() -> impl TypedValueParser<Value = Variant> {
 
 fn flood(name: &str) -> Result<Flood, String> {
     Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names(Flood::ALL.into_iter().map(Flood::name))))
+}
+
+fn rival(name: &str) -> Result<Rival, String> {
+    Rival::by_name(name).ok_or_else(|| format!("it's one of {}", names(Rival::ALL.into_iter().map(Rival::name))))
 }
 
 fn names(names: impl Iterator<Item = &'static str>) -> String {
@@ -248,6 +265,7 @@ pub(super) async fn demo() -> Result<(), CliError> {
     let plan = Plan {
         variants: Variant::defaults(),
         floods: vec![Flood::None, Flood::Full],
+        rivals: vec![Rival::None],
         runs: 1,
         workload: Workload { duration: Duration::from_secs(3), warm_up: Duration::from_millis(500), ..Workload::default() },
         seed: 1,

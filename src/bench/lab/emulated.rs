@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::IsTerminal,
     path::Path,
     sync::{
         Arc,
@@ -30,7 +31,7 @@ use super::{
     ends::{Ends, Place},
     loopback::EVENT_INTERVAL,
 };
-use crate::bench::{BenchError, Case, Measurement, Network, Plan as BenchPlan, Queue, measurement};
+use crate::bench::{BenchError, Case, Measurement, Network, Plan as BenchPlan, Queue, Rival, measurement};
 
 const ORDER: &str = "order.json";
 const MEASURED: &str = "measured.json";
@@ -66,12 +67,18 @@ impl Emulated {
         let wrong = |error: &dyn std::error::Error| BenchError::Plan { what: error.to_string() };
         let kind: LabKind = kind.parse().map_err(|error| wrong(&error))?;
         let profile = Profile::load(profile).map_err(|error| wrong(&error))?;
-        let plan = Plan::new(&profile, Topology::Pair).map_err(|error| wrong(&error))?;
-        let [asking, answering] = plan.hosts() else {
-            return Err(BenchError::Plan { what: "a pair has two hosts".into() });
+        // A pair has the same hosts, without those of the rival.
+        let plan = Plan::new(&profile, Topology::Shared).map_err(|error| wrong(&error))?;
+        let [asking, answering, from, to] = plan.hosts() else {
+            return Err(BenchError::Plan { what: "a shared bottleneck has four hosts".into() });
         };
         let place = |host: &Host| Place { namespace: Some(Path::new(NAMESPACES).join(&host.namespace)), address: host.address.into() };
-        let ends = Ends { asking: place(asking), answering: place(answering), event_interval: EVENT_INTERVAL };
+        let ends = Ends {
+            asking: place(asking),
+            answering: place(answering),
+            rival: Some([place(from), place(to)]),
+            event_interval: EVENT_INTERVAL,
+        };
         Ok(Self { kind, profile, ends, log: None })
     }
 
@@ -149,15 +156,20 @@ impl Lab for Emulated {
         self.ends.threads()
     }
 
-    fn check(&self, _: &BenchPlan, stop: &CancellationToken) -> Result<Option<Vec<String>>, BenchError> {
-        let interrupt = Arc::new(AtomicBool::new(false));
-        let prepare = |run: Run| run.limit(LIMIT).interrupt(interrupt.clone());
-        let checked = until(stop, &interrupt, || check(self.kind, &self.profile, &self.profile, Topology::Pair, prepare));
-        let report = checked.map_err(|error| self.blame(error, "the lab's check"))?;
-        let wrong = report.findings.iter().filter(|finding| !finding.ok);
-        let mut red: Vec<_> = wrong.map(|it| format!("{} {}: {}, measured {}", it.path, it.what, it.expected, it.measured)).collect();
-        if report.findings.is_empty() {
-            red.push("the check found nothing to measure".to_owned());
+    fn check(&self, plan: &BenchPlan, stop: &CancellationToken) -> Result<Option<Vec<String>>, BenchError> {
+        let mut topologies: Vec<_> = plan.rivals.iter().map(|rival| topology(*rival)).collect();
+        topologies.dedup();
+        let mut red = Vec::new();
+        for topology in topologies {
+            let interrupt = Arc::new(AtomicBool::new(false));
+            let prepare = |run: Run| run.limit(LIMIT).interrupt(interrupt.clone());
+            let checked = until(stop, &interrupt, || check(self.kind, &self.profile, &self.profile, topology, prepare));
+            let report = checked.map_err(|error| self.blame(error, "the lab's check"))?;
+            let wrong = report.findings.iter().filter(|finding| !finding.ok);
+            red.extend(wrong.map(|it| format!("{topology} {} {}: {}, measured {}", it.path, it.what, it.expected, it.measured)));
+            if report.findings.is_empty() {
+                red.push(format!("{topology}: the check found nothing to measure"));
+            }
         }
         Ok(Some(red))
     }
@@ -172,13 +184,17 @@ impl Lab for Emulated {
         let work = &case.workload;
         let interrupt = Arc::new(AtomicBool::new(false));
         let run = [&*program.to_string_lossy(), "bench", "--in-lab", &*directory.to_string_lossy()];
-        let mut run = Run::new(self.kind, &self.profile, Topology::Pair, run)
+        let mut run = Run::new(self.kind, &self.profile, topology(case.rival), run)
             .write_to(directory)
             .output(directory)
             .limit(LIMIT + (work.warm_up + work.duration + work.grace) * SLOWEST)
             .interrupt(interrupt.clone());
         if let Some(filter) = &self.log {
             run = run.env("PEERLANE_LOG", filter);
+        }
+        if !std::io::stderr().is_terminal() {
+            // Within, it's a console.
+            run = run.env("NO_COLOR", "1");
         }
         let outcome = until(stop, &interrupt, || run.start()).map_err(|error| self.blame(error, case))?;
         let log = String::from_utf8_lossy(&fs::read(directory.join("stderr")).unwrap_or_default()).into_owned();
@@ -190,6 +206,11 @@ impl Lab for Emulated {
         measured.log = log;
         Ok(measured)
     }
+}
+
+/// Two hosts, or four with a rival.
+fn topology(rival: Rival) -> Topology {
+    if rival == Rival::None { Topology::Pair } else { Topology::Shared }
 }
 
 /// Raises the flag if `stop` is cancelled while the work goes on.

@@ -50,13 +50,19 @@ enum Until {
 ///
 /// # Cancel safety
 /// If the future is dropped, the flood ends and nothing is known.
-pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
+pub(crate) async fn apply(
+    links: &Links,
+    case: &Case,
+    taken: &Taken,
+    rival: &Taken,
+    stop: &CancellationToken,
+) -> Result<Measurement, LabError> {
     let work = &case.workload;
     let back = Arc::new(Taken::default());
     let queries = Queries::new(links, work, case.seed, back.clone())?;
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), back.clone()))));
     let _flood = (case.flood != Flood::None).then(|| flood(links, case));
-    let taken = || [taken.bytes(), back.bytes()];
+    let taken = || [taken.bytes(), back.bytes(), rival.bytes()];
 
     let began = Cell::new(None);
     let edges = async {
@@ -73,7 +79,7 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
     };
     let ended = Instant::now();
     let (at, before) = began.get().unwrap_or((ended, taken()));
-    let [belief_bytes, belief_bytes_back] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
+    let [belief_bytes, belief_bytes_back, rival_bytes] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
 
     // The last answers, under the same flood.
     let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
@@ -91,6 +97,7 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
         lateness,
         belief_bytes,
         belief_bytes_back,
+        rival_bytes,
         window: ended.saturating_duration_since(at),
         complete: over == Over::Applied && all && failure.is_none(),
         failure,

@@ -6,6 +6,7 @@ mod answer;
 mod ask;
 mod links;
 mod message;
+pub(super) mod rival;
 mod schedule;
 mod timer;
 
