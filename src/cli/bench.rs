@@ -29,12 +29,25 @@ enum LabName {
     Netem,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  peerlane bench                                                      tcp beside quic over loopback, in real time
+  peerlane bench --lab virtual --profile wan,wan-loss1 --duration 60s --jobs 2 --json out.jsonl
+  peerlane bench --lab virtual --profile wan-loss1 --transport tcp-per-class-bbr,quic --flood none,full,both-ways
+  peerlane bench --lab virtual --profile shared --flood full --rival none,cubic,bbr
+  peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
+
+The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
+Columns: latencies in ms; BELIEF's goodput, and the rival's, in Mbit/s and as a share of the profile's rate (headers cap it
+at about 95%); own loss: packets dropped beyond what the profile loses by itself.";
+
 /// Measure QUERY latency, idle and under a flood of BELIEFs, transport beside transport.
 ///
 /// Queries leave at random times drawn beforehand (Poisson, seeded); latency counts from the scheduled time, and a query
 /// without an answer counts as the worst. Runs interleave; the table pools them. Exit code: 0, 1 if something failed or
 /// it was interrupted, 2 for a plan that can't be run.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
     /// Where to measure.
     #[arg(long, value_enum, default_value_t = LabName::Loopback)]
@@ -379,5 +392,52 @@ impl Interrupts {
 impl Drop for Interrupts {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Result<Args, clap::Error> {
+        Ok(Line::try_parse_from(std::iter::once("bench").chain(line.split_whitespace()))?.args)
+    }
+
+    #[test]
+    fn without_options_its_what_users_get() {
+        let plan = args("").unwrap().plan();
+        assert_eq!(plan.variants, Variant::defaults());
+        assert_eq!((plan.floods, plan.rivals, plan.runs), (vec![Flood::None, Flood::Full], vec![Rival::None], 5));
+    }
+
+    #[test]
+    fn lists_keep_their_order_and_name_nothing_twice() {
+        let plan =
+            args("--lab virtual --transport quic,tcp-fifo,quic --flood both-ways,none --rival bbr,none,bbr --runs 2").unwrap().plan();
+        assert_eq!(plan.variants.iter().map(|variant| variant.name()).collect::<Vec<_>>(), ["quic", "tcp-fifo"]);
+        assert_eq!((&plan.floods, &plan.rivals), (&vec![Flood::BothWays, Flood::None], &vec![Rival::Bbr, Rival::None]));
+        assert_eq!(plan.len(), 16);
+        assert_eq!(plan.workload.warm_up, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_transport_can_be_named_and_times_have_units() {
+        for variant in Variant::ALL {
+            assert_eq!(args(&format!("--transport {variant}")).unwrap().transport, [*variant]);
+        }
+        let plan = args("--duration 1500ms --warm-up 2m").unwrap().plan();
+        assert_eq!((plan.workload.duration, plan.workload.warm_up), (Duration::from_millis(1500), Duration::from_secs(120)));
+        for wrong in ["--duration 5h", "--duration -1s", "--transport TCP", "--jobs 0", "--flood full,", "--rival tcp"] {
+            assert!(args(wrong).is_err(), "{wrong}");
+        }
     }
 }
