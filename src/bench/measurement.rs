@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Case, Flood, Rival, error::LabError, load::Lane};
+use super::{Case, Flood, Rival, Series, error::LabError, load::Lane};
 
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as that.
 const LONGEST: u64 = 600_000_000_000;
@@ -221,6 +221,8 @@ pub struct Measurement {
     pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
+    /// What happened when, if the path has a schedule.
+    pub series: Option<Series>,
     /// What a lab's inner end wrote to standard error: its log.
     #[serde(skip)]
     pub log: String,
@@ -243,6 +245,7 @@ impl Measurement {
             server: End::default(),
             belief_ends: None,
             network: None,
+            series: None,
             log: String::new(),
         })
     }

@@ -18,7 +18,8 @@
 //!
 //! # Provided
 //! The loopback lab (real time, this machine's kernel, no impairment); the virtual and the netem lab, with any profile of
-//! `netem/`; the query workload with floods one way and both ways, alone or beside a kernel TCP flow.
+//! `netem/`; the query workload with floods one way and both ways, alone or beside a kernel TCP
+//! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
 //! The workloads transact, propagate, connect, bulk and cost; confidence intervals; plots. Numbers of a debug build or,
@@ -31,6 +32,7 @@ mod load;
 mod measurement;
 mod plan;
 mod record;
+mod recovery;
 pub mod report;
 mod runner;
 #[cfg(test)]
@@ -45,5 +47,6 @@ pub use lab::{Lab, Loopback};
 pub use measurement::{Direction, End, Measurement, Network, Queue};
 pub use plan::{Case, Flood, Plan, Rival, Workload};
 pub use record::Record;
+pub use recovery::{Recovery, Series, Slot};
 pub use runner::{Event, How, Outcome, Ran, run};
 pub use variant::Variant;

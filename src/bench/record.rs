@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Case, End, Environment, Flood, Lab, Measurement, Network, Rival, measurement::goodput};
+use super::{Case, End, Environment, Flood, Lab, Measurement, Network, Rival, Series, measurement::goodput};
 
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -86,6 +86,8 @@ pub struct Record {
     pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
+    /// What happened when, if the profile has a schedule.
+    pub series: Option<Series>,
     /// Build and machine.
     #[serde(flatten)]
     pub environment: Environment,
@@ -137,6 +139,7 @@ impl Record {
             server: measured.server.clone(),
             belief_ends: measured.belief_ends.clone(),
             network: measured.network.clone(),
+            series: measured.series.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }
     }

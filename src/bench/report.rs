@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Flood, Lab, Outcome, Plan, Ran, Rival,
+    Flood, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
     measurement::{Loss, Times, goodput},
 };
 
@@ -17,6 +17,8 @@ struct Row {
     /// In Mbit/s: BELIEFs there and back, and the rival's bytes.
     goodput: [f64; 3],
     loss: Option<Loss>,
+    /// After each scheduled event, of all runs.
+    recoveries: Vec<Recovery>,
     runs: usize,
 }
 
@@ -37,6 +39,11 @@ impl Row {
                 goodput(sum(|outcome| outcome.measurement.rival_bytes), window),
             ],
             loss: outcomes.iter().map(loss).sum(),
+            recoveries: outcomes
+                .iter()
+                .filter_map(|outcome| outcome.measurement.series.as_ref())
+                .flat_map(|series| series.recoveries.clone())
+                .collect(),
             runs: outcomes.len(),
         })
     }
@@ -61,7 +68,14 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
     }
     if !complete.is_empty() {
         out += &title(plan, lab);
-        out += &rows(plan, lab, &complete).to_string();
+        let pooled = pooled(plan, &complete);
+        out += &rows(lab, &pooled).to_string();
+        let back = recoveries(&pooled);
+        if !back.rows.is_empty() {
+            out += "after the path's scheduled events, the worst of all runs in ms: the oldest waiting QUERY, and all of them, answered; \
+                    BELIEF at 90% of what it was\n";
+            out += &back.to_string();
+        }
     }
     if !incomplete.is_empty() {
         let _ = writeln!(out, "left out, incomplete: {}", incomplete.len());
@@ -96,7 +110,54 @@ fn title(plan: &Plan, lab: &dyn Lab) -> String {
     )
 }
 
-fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
+/// A row of the table, and whose it is.
+type Pooled = ((Variant, Flood, Rival), Row);
+
+fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {
+    let pool = |key| {
+        let these = complete.iter().filter(|outcome| (outcome.case.variant, outcome.case.flood, outcome.case.rival) == key);
+        Some((key, Row::pool(&these.copied().collect::<Vec<_>>())?))
+    };
+    plan.rows().filter_map(pool).collect()
+}
+
+/// The first cells of a row.
+fn names((variant, flood, rival): &(Variant, Flood, Rival)) -> Vec<String> {
+    let beside = if *rival == Rival::None { NOTHING } else { rival.name() };
+    [variant.name(), flood.name(), beside].map(str::to_owned).to_vec()
+}
+
+fn recoveries(pooled: &[Pooled]) -> Grid {
+    let mut grid = Grid::new(&["transport", "flood", "beside", "from s", "until s", "waiting", "oldest", "all", "before Mbit/s", "90%"]);
+    for (key, row) in pooled {
+        let mut events: Vec<_> = row.recoveries.iter().map(|back| (back.from_s, back.until_s)).collect();
+        events.sort_by(|a, b| a.0.total_cmp(&b.0));
+        events.dedup();
+        for event in events {
+            let runs: Vec<_> = row.recoveries.iter().filter(|back| (back.from_s, back.until_s) == event).collect();
+            let (waiting, floods) = (runs.iter().map(|back| back.waiting).max().unwrap_or(0), key.1 != Flood::None);
+            let worst = |of: fn(&Recovery) -> Option<f64>, is_expected: &dyn Fn(&Recovery) -> bool| {
+                let expected: Vec<_> = runs.iter().filter(|back| is_expected(back)).collect();
+                let times: Option<Vec<f64>> = expected.iter().map(|back| of(back)).collect();
+                match times.map(|times| times.into_iter().max_by(f64::total_cmp)) {
+                    Some(Some(time)) => format!("{time:.0}"),
+                    Some(None) => NOTHING.to_owned(),
+                    None => "never".to_owned(),
+                }
+            };
+            let waited = |back: &Recovery| back.waiting > 0;
+            let mut cells = names(key);
+            cells.extend([format!("{:.1}", event.0), format!("{:.1}", event.1), waiting.to_string()]);
+            cells.extend([worst(|back| back.oldest_ms, &waited), worst(|back| back.all_ms, &waited)]);
+            let before = runs.iter().map(|back| back.before_mbps).sum::<f64>() / runs.len().max(1) as f64;
+            cells.extend([number(floods.then_some(before), 1, ""), worst(|back| back.back_ms, &|_| floods)]);
+            grid.add(cells);
+        }
+    }
+    grid
+}
+
+fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
     let mut grid = Grid::new(&[
         "transport",
         "flood",
@@ -120,16 +181,9 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
     ]);
     // Round trips over loopback are tenths of a millisecond, those over a network dozens.
     let digits = if lab.rates_mbps().is_some() { 1 } else { 3 };
-    let pooled: Vec<_> = plan
-        .rows()
-        .filter_map(|key| {
-            let these = complete.iter().filter(|outcome| (outcome.case.variant, outcome.case.flood, outcome.case.rival) == key);
-            Some((key, Row::pool(&these.copied().collect::<Vec<_>>())?))
-        })
-        .collect();
-    for ((variant, flood, rival), row) in &pooled {
-        let beside = if *rival == Rival::None { NOTHING } else { rival.name() };
-        let mut cells = vec![variant.name().to_owned(), flood.name().to_owned(), beside.to_owned()];
+    for (key, row) in pooled {
+        let (variant, flood, rival) = key;
+        let mut cells = names(key);
         cells.extend(row.latencies().map(|time| number(time, digits, "")));
         let flows = [*flood != Flood::None, *flood == Flood::BothWays, *rival != Rival::None];
         for (i, flows) in flows.into_iter().enumerate() {
@@ -147,7 +201,8 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
         if let (Flood::Full, Some((_, idle))) = (*flood, idle) {
             let ratio =
                 |(idle, full): (Option<f64>, Option<f64>)| idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle);
-            let mut cells = vec![variant.name().to_owned(), "ratio".to_owned(), beside.to_owned()];
+            let mut cells = names(key);
+            cells[1] = "ratio".to_owned();
             cells.extend(idle.latencies().into_iter().zip(row.latencies()).map(|times| number(ratio(times), 2, "x")));
             grid.add(cells);
         }

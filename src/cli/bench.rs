@@ -67,7 +67,8 @@ pub(super) struct Args {
     /// Queries per second on average; 0 measures the flood alone.
     #[arg(long, value_name = "QPS", default_value_t = Workload::default().rate)]
     rate: f64,
-    /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s].
+    /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s, and
+    /// until 10 s after a profile's last scheduled event].
     #[arg(long, value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
     /// Load applied before that [default: 1s, quick: 500ms; in a network 5s, quick: 2s].
@@ -105,6 +106,9 @@ pub(super) struct Args {
 
 /// The profile if none is named.
 const PROFILE: &str = "wan";
+
+/// Measured after a profile's last scheduled event, if no duration is given.
+const AFTER_EVENTS: Duration = Duration::from_secs(10);
 
 impl Args {
     /// One for each profile. `log`: what is logged in them.
@@ -234,9 +238,16 @@ enum Ended {
 }
 
 fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
-    let plan = args.plan();
+    let mut plan = args.plan();
     plan.check()?;
     let labs = args.labs(log)?;
+    if args.duration.is_none() {
+        // Past the last scheduled event, long enough to see what becomes of it.
+        let last = labs.iter().filter_map(|lab| lab.last_event()).max();
+        let needed = last.map_or(Duration::ZERO, |last| (last + AFTER_EVENTS).saturating_sub(plan.workload.warm_up));
+        plan.workload.duration = plan.workload.duration.max(needed);
+        plan.check()?;
+    }
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);

@@ -77,6 +77,7 @@ impl Emulated {
             asking: place(asking),
             answering: place(answering),
             rival: Some([place(from), place(to)]),
+            events: profile.events().iter().filter_map(|event| Some([event.at, event.until?])).collect(),
             event_interval: EVENT_INTERVAL,
         };
         Ok(Self { kind, profile, ends, log: None })
@@ -150,6 +151,10 @@ impl Lab for Emulated {
 
     fn rates_mbps(&self) -> Option<[f64; 2]> {
         Some([Direction::Forward, Direction::Backward].map(|direction| self.profile.direction(direction).rate as f64 / 1e6))
+    }
+
+    fn last_event(&self) -> Option<Duration> {
+        self.profile.times().into_iter().max()
     }
 
     fn threads(&self) -> String {

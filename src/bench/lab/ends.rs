@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use peerlane_transport::identity::{Identity, PeerAddr};
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bench::{
     BenchError, Case, End, Measurement, Rival,
     error::LabError,
-    load::{self, Links, Taken, rival},
+    load::{self, Links, Scheduled, Taken, rival},
 };
 
 /// A closed connection's last words are waited for so long before its runtime goes.
@@ -56,6 +56,8 @@ pub(super) struct Ends {
     pub(super) answering: Place,
     /// Where a rival sends from, and where to.
     pub(super) rival: Option<[Place; 2]>,
+    /// The path's scheduled events, from and until after the lab's start, which is when they're told to measure.
+    pub(super) events: Vec<[Duration; 2]>,
     /// Tasks that each runtime polls between two looks at its sockets and timers, 1 at least.
     pub(super) event_interval: u32,
 }
@@ -63,13 +65,14 @@ pub(super) struct Ends {
 impl Ends {
     /// Measures one case, on a connection of its own. See [`Lab::measure`](super::Lab::measure).
     pub(super) fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
+        let schedule = (!self.events.is_empty()).then(|| Scheduled { start: Instant::now(), events: self.events.clone() });
         let (tell, told) = mpsc::channel();
         // The end of one is the end of the other: it never waits for what won't come.
         let over = CancellationToken::new();
         let blame = |end| move |source| BenchError::Lab { end, variant: case.variant.name(), source };
         let (rival_taken, ending) = (Taken::default(), Arc::new(rival::Ending::default()));
         let (server, client, beside) = thread::scope(|scope| {
-            let (over, rival_taken, ending) = (&over, &rival_taken, &ending);
+            let (over, rival_taken, ending, schedule) = (&over, &rival_taken, &ending, schedule.as_ref());
             let start = |name: &str| thread::Builder::new().name(name.into());
             let beside = match case.rival {
                 Rival::None => None,
@@ -78,7 +81,8 @@ impl Ends {
             };
             let server = start("bench-server")
                 .spawn_scoped(scope, move || self.run_at(&self.answering, serve(case, self.answering.address, tell, over)));
-            let client = start("bench-client").spawn_scoped(scope, move || self.run_at(&self.asking, ask(case, &told, rival_taken, stop)));
+            let client =
+                start("bench-client").spawn_scoped(scope, move || self.run_at(&self.asking, ask(case, &told, rival_taken, schedule, stop)));
             let client = join(client);
             over.cancel();
             let server = join(server);
@@ -184,7 +188,13 @@ async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over
 }
 
 /// The asking end: dials, applies the load, closes.
-async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, rival: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
+async fn ask(
+    case: &Case,
+    told: &mpsc::Receiver<Listening>,
+    rival: &Taken,
+    schedule: Option<&Scheduled>,
+    stop: &CancellationToken,
+) -> Result<Measurement, LabError> {
     let identity = Identity::generate()?;
     let transport = case.variant.make(&identity, &case.workload)?;
     // Blocks: this runtime has nothing else to do yet.
@@ -195,7 +205,7 @@ async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, rival: &Taken, stop:
     }
     let links = Links::new(case.variant, &connections)?;
     drop(connections);
-    let mut measured = load::apply(&links, case, &taken, rival, stop).await?;
+    let mut measured = load::apply(&links, case, &taken, rival, schedule, stop).await?;
     let other = accepted.recv().map_err(|_| LabError::OtherEnd)?;
     measured.client = End::of(&links.query);
     measured.server = End::of(&other.query);

@@ -8,6 +8,7 @@ mod loopback;
 #[cfg(target_os = "linux")]
 pub use emulated::{Emulated, play_inside};
 pub use loopback::Loopback;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{BenchError, Case, Measurement, Plan};
@@ -22,6 +23,11 @@ pub trait Lab: Send + Sync {
 
     /// The rates in 10^6 bits per second, if the path has configured ones: to the answering end, and back.
     fn rates_mbps(&self) -> Option<[f64; 2]>;
+
+    /// When the path's last scheduled event is over, from the lab's start.
+    fn last_event(&self) -> Option<Duration> {
+        None
+    }
 
     /// What shares which thread or process: the one's work is the other's delay.
     fn threads(&self) -> String;

@@ -11,6 +11,6 @@ mod schedule;
 mod timer;
 
 pub(super) use answer::{Taken, answer};
-pub(super) use ask::apply;
+pub(super) use ask::{Scheduled, apply};
 pub(super) use links::{Lane, Links};
 pub(super) use message::HEAD;
