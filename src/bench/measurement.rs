@@ -5,7 +5,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Flood, error::LabError, load::Lane};
+use super::{Case, Flood, Rival, Series, error::LabError, load::Lane};
 
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as that.
 const LONGEST: u64 = 600_000_000_000;
@@ -205,6 +205,8 @@ pub struct Measurement {
     pub belief_bytes: u64,
     /// The same of the asking end, if the other one floods too.
     pub belief_bytes_back: u64,
+    /// Bytes of the rival that its receiver took meanwhile.
+    pub rival_bytes: u64,
     /// How long it was measured.
     pub window: Duration,
     /// It ran to its end: neither interrupted, nor did the connection end.
@@ -219,6 +221,11 @@ pub struct Measurement {
     pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
+    /// What happened when, if the path has a schedule.
+    pub series: Option<Series>,
+    /// What a lab's inner end wrote to standard error: its log.
+    #[serde(skip)]
+    pub log: String,
 }
 
 impl Measurement {
@@ -230,6 +237,7 @@ impl Measurement {
             lateness: Times::new()?,
             belief_bytes: 0,
             belief_bytes_back: 0,
+            rival_bytes: 0,
             window: Duration::ZERO,
             complete: false,
             failure: None,
@@ -237,26 +245,29 @@ impl Measurement {
             server: End::default(),
             belief_ends: None,
             network: None,
+            series: None,
+            log: String::new(),
         })
     }
 }
 
 impl Measurement {
-    /// Packets lost through our own doing, where the flood goes: what the bottlenecks dropped beyond what is set.
-    /// Without an emulated network, what the transport says. `None` if nobody knows: TCP doesn't, and where a schedule
-    /// swallows packets or another flow shares the queue its counters don't.
-    pub(super) fn own_loss(&self, flood: Flood) -> Option<Loss> {
-        let Some(network) = &self.network else {
-            let sender = self.belief_ends.as_ref().map_or(&self.client, |[asking, _]| asking);
-            return Some(Loss::beyond(sender.packets_lost?, sender.packets_sent?, 0.0));
-        };
-        if network.scheduled {
+    /// Packets lost through our own doing, where the flood goes. In an emulated network it's what the bottlenecks dropped
+    /// beyond what is set; beside a rival, and without a network, what the transport says, less what is set. `None` if
+    /// nobody knows: TCP doesn't, and a schedule that swallows packets is in all counters.
+    pub(super) fn own_loss(&self, case: &Case) -> Option<Loss> {
+        let queues = self.network.as_ref().map_or(&[][..], |network| &network.queues);
+        if self.network.as_ref().is_some_and(|network| network.scheduled) {
             return None;
         }
-        let flooded = |queue: &&Queue| queue.bottleneck && (flood == Flood::BothWays || queue.direction == Direction::Forward);
-        Some(
-            network.queues.iter().filter(flooded).map(|queue| Loss::beyond(queue.drops, queue.packets + queue.drops, queue.loss_set)).sum(),
-        )
+        let both = case.flood == Flood::BothWays;
+        let mut flooded = queues.iter().filter(|queue| queue.bottleneck && (both || queue.direction == Direction::Forward));
+        if self.network.is_some() && case.rival == Rival::None {
+            return Some(flooded.map(|queue| Loss::beyond(queue.drops, queue.packets + queue.drops, queue.loss_set)).sum());
+        }
+        let set = flooded.next().map_or(0.0, |queue| queue.loss_set);
+        let sender = self.belief_ends.as_ref().map_or(&self.client, |[asking, _]| asking);
+        Some(Loss::beyond(sender.packets_lost?, sender.packets_sent?, set))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Measures what the product promises: the latency of one class while another is flooded.
 //!
-//! A [`Plan`] is a matrix of [`Case`]s: transports, with and without a flood, over several runs that interleave, so
-//! that what else the machine does falls on all of them. [`run`] takes each case to a [`Lab`], which builds both ends
-//! and the path between them, and makes one [`Record`] of each; [`report`] pools runs into a table.
+//! A [`Plan`] is a matrix of [`Case`]s: transports ([`Variant`]s), floods and rivals, over several runs that interleave, so
+//! that what else the machine does falls on all of them. [`run`] takes each case to a [`Lab`], which builds both ends and
+//! the path between them, and makes one [`Record`] of each; [`report`] pools runs into a table.
 //!
 //! # How it's measured
 //! * *Open loop*: queries leave at times drawn beforehand (Poisson, seeded), whatever became of the earlier ones, and
@@ -11,14 +11,19 @@
 //! * *Nothing is forgotten*: a query without an answer counts as the worst of its run.
 //! * *Warm-up is excluded*: handshake, slow start, the first allocations.
 //! * *Same work for all*: cases of one run share their schedule, to the nanosecond.
+//! * *Labs are checked*: an emulated network is measured against its profile first; a red one is in no table.
+//! * *Comparators are honest*: each is the best version of itself, and a congestion control that isn't in force voids the
+//!   measurement instead of being replaced.
 //! * A record names the congestion control and the socket buffers of both ends, as read back, and the build.
 //!
 //! # Provided
-//! The loopback lab (real time, this machine's kernel, no impairment); the query workload with and without a flood.
+//! The loopback lab (real time, this machine's kernel, no impairment); the virtual and the netem lab, with any profile of
+//! `netem/`; the query workload with floods one way and both ways, alone or beside a kernel TCP
+//! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
-//! Impaired links: the labs to come implement [`Lab`]. Numbers of a debug build or of a busy machine mean little;
-//! both are named in the record.
+//! The workloads transact, propagate, connect, bulk and cost; confidence intervals; plots. Numbers of a debug build or,
+//! in real time, of a busy machine mean little; both are named in the record.
 
 mod environment;
 mod error;
@@ -27,6 +32,7 @@ mod load;
 mod measurement;
 mod plan;
 mod record;
+mod recovery;
 pub mod report;
 mod runner;
 #[cfg(test)]
@@ -39,7 +45,8 @@ pub use error::BenchError;
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
 pub use measurement::{Direction, End, Measurement, Network, Queue};
-pub use plan::{Case, Flood, Plan, Workload};
+pub use plan::{Case, Flood, Plan, Rival, Workload};
 pub use record::Record;
-pub use runner::{Event, Outcome, run};
+pub use recovery::{Recovery, Series, Slot};
+pub use runner::{Event, How, Outcome, Ran, run};
 pub use variant::Variant;

@@ -48,6 +48,44 @@ impl fmt::Display for Flood {
     }
 }
 
+/// Who else uses the bottleneck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Rival {
+    /// Nobody.
+    None,
+    /// A plain TCP connection over the kernel's Cubic, from another host to another one, as fast as it can.
+    Cubic,
+    /// The same over the kernel's BBR.
+    Bbr,
+}
+
+impl Rival {
+    /// Every one there is.
+    pub const ALL: [Self; 3] = [Self::None, Self::Cubic, Self::Bbr];
+
+    /// The name in records and on the command line; the kernel's for a congestion control.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Cubic => "cubic",
+            Self::Bbr => "bbr",
+        }
+    }
+
+    /// The rival of a name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rival| rival.name() == name)
+    }
+}
+
+impl fmt::Display for Rival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The query workload: sizes, rate and times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
@@ -88,6 +126,8 @@ pub struct Plan {
     pub variants: Vec<Variant>,
     /// The floods, in the table's order.
     pub floods: Vec<Flood>,
+    /// Who else uses the bottleneck, in the table's order.
+    pub rivals: Vec<Rival>,
     /// How often each case is measured.
     pub runs: u32,
     /// What each case does.
@@ -103,12 +143,24 @@ pub struct Case {
     pub variant: Variant,
     /// What else fills the connection.
     pub flood: Flood,
+    /// Who else uses the bottleneck.
+    pub rival: Rival,
     /// 1 for the first.
     pub run: u32,
     /// Of the schedule.
     pub seed: u64,
     /// What it does.
     pub workload: Workload,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, flood {}", self.variant, self.flood)?;
+        if self.rival != Rival::None {
+            write!(f, ", beside {}", self.rival)?;
+        }
+        write!(f, ", run {}", self.run)
+    }
 }
 
 impl Plan {
@@ -121,8 +173,8 @@ impl Plan {
         let fail = |what: String| Err(BenchError::Plan { what });
         let table = ClassTable::standard();
         let largest = |name: &str| table.by_name(name).map_or(0, |class| table[class].max_message);
-        if self.variants.is_empty() || self.floods.is_empty() || self.runs == 0 {
-            return fail("nothing to measure: at least one transport, one flood and one run".into());
+        if self.is_empty() {
+            return fail("nothing to measure: at least one transport, one flood, one rival (or none) and one run".into());
         }
         if work.duration.is_zero() {
             return fail("a duration of 0 measures nothing".into());
@@ -154,21 +206,27 @@ impl Plan {
     /// All cases, run by run: what disturbs the machine for a while falls on all of a run.
     pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
         (1..=self.runs).flat_map(move |run| {
-            self.variants.iter().flat_map(move |variant| {
-                self.floods.iter().map(move |flood| Case {
-                    variant: *variant,
-                    flood: *flood,
-                    run,
-                    seed: self.seed.wrapping_add(u64::from(run)),
-                    workload: self.workload.clone(),
-                })
+            self.rows().map(move |(variant, flood, rival)| Case {
+                variant,
+                flood,
+                rival,
+                run,
+                seed: self.seed.wrapping_add(u64::from(run)),
+                workload: self.workload.clone(),
             })
+        })
+    }
+
+    /// What is measured in each run, in the table's order.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Variant, Flood, Rival)> + '_ {
+        self.variants.iter().flat_map(move |variant| {
+            self.floods.iter().flat_map(move |flood| self.rivals.iter().map(move |rival| (*variant, *flood, *rival)))
         })
     }
 
     /// How many cases there are.
     pub fn len(&self) -> usize {
-        self.variants.len() * self.floods.len() * self.runs as usize
+        self.rows().count() * self.runs as usize
     }
 
     /// Whether there's none.
@@ -183,7 +241,14 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        Plan { variants: Variant::ALL.to_vec(), floods: vec![Flood::None, Flood::Full], runs: 2, workload: Workload::default(), seed: 7 }
+        Plan {
+            variants: Variant::ALL.to_vec(),
+            floods: vec![Flood::None, Flood::Full],
+            rivals: vec![Rival::None, Rival::Bbr],
+            runs: 2,
+            workload: Workload::default(),
+            seed: 7,
+        }
     }
 
     #[test]
@@ -203,6 +268,7 @@ mod tests {
             plan.check().unwrap_err().to_string()
         };
         assert!(refused(|p| p.runs = 0).contains("nothing to measure"));
+        assert!(refused(|p| p.rivals.clear()).contains("nothing to measure"));
         assert!(refused(|p| p.workload.duration = Duration::ZERO).contains("duration"));
         assert!(refused(|p| p.workload.rate = f64::NAN).contains("rate"));
         assert!(refused(|p| p.workload.rate = -1.0).contains("rate"));

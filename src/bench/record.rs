@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Case, End, Environment, Flood, Lab, Measurement, Network, measurement::goodput};
+use super::{Case, End, Environment, Flood, Lab, Measurement, Network, Rival, Series, measurement::goodput};
 
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -14,8 +14,12 @@ pub struct Record {
     pub lab: &'static str,
     /// The path's impairment.
     pub profile: String,
+    /// The lab was measured against its profile before, and did as it says.
+    pub lab_checked: bool,
     /// What else filled the connection.
     pub flood: &'static str,
+    /// Who else used the bottleneck: a kernel TCP flow's congestion control, set and read back.
+    pub rival: &'static str,
     /// The class that was measured.
     pub class: &'static str,
     /// Median.
@@ -42,6 +46,10 @@ pub struct Record {
     pub belief_back_goodput_mbps: Option<f64>,
     /// Of the rate that the profile gives that direction.
     pub belief_back_goodput_share: Option<f64>,
+    /// What the rival's receiver took, in 10^6 bits per second.
+    pub rival_goodput_mbps: Option<f64>,
+    /// Of the rate that the profile gives this direction.
+    pub rival_goodput_share: Option<f64>,
     /// 1 for the first.
     pub run: u32,
     /// The schedule's seed.
@@ -78,21 +86,26 @@ pub struct Record {
     pub belief_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
+    /// What happened when, if the profile has a schedule.
+    pub series: Option<Series>,
     /// Build and machine.
     #[serde(flatten)]
     pub environment: Environment,
 }
 
 impl Record {
-    pub(super) fn new(case: &Case, lab: &dyn Lab, environment: &Environment, measured: &Measurement) -> Self {
+    pub(super) fn new(case: &Case, lab: &dyn Lab, lab_checked: bool, environment: &Environment, measured: &Measurement) -> Self {
         let (times, work, rates) = (&measured.latency, &case.workload, lab.rates_mbps());
         let forward = goodput(measured.belief_bytes, measured.window);
         let back = (case.flood == Flood::BothWays).then(|| goodput(measured.belief_bytes_back, measured.window));
+        let rival = (case.rival != Rival::None).then(|| goodput(measured.rival_bytes, measured.window));
         Self {
             transport: case.variant.name(),
             lab: lab.name(),
             profile: lab.profile().to_owned(),
+            lab_checked,
             flood: case.flood.name(),
+            rival: case.rival.name(),
             class: peerlane_transport::ClassTable::QUERY,
             p50_us: times.quantile(0.5),
             p90_us: times.quantile(0.9),
@@ -106,6 +119,8 @@ impl Record {
             belief_goodput_share: rates.map(|[rate, _]| rounded(forward / rate, 1e4)),
             belief_back_goodput_mbps: back.map(|back| rounded(back, 10.0)),
             belief_back_goodput_share: back.zip(rates).map(|(back, [_, rate])| rounded(back / rate, 1e4)),
+            rival_goodput_mbps: rival.map(|rival| rounded(rival, 10.0)),
+            rival_goodput_share: rival.zip(rates).map(|(rival, [rate, _])| rounded(rival / rate, 1e4)),
             run: case.run,
             seed: case.seed,
             complete: measured.complete,
@@ -124,6 +139,7 @@ impl Record {
             server: measured.server.clone(),
             belief_ends: measured.belief_ends.clone(),
             network: measured.network.clone(),
+            series: measured.series.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    Flood, Lab, Outcome, Plan,
+    Flood, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
     measurement::{Loss, Times, goodput},
 };
 
@@ -14,9 +14,11 @@ const NOTHING: &str = "-";
 struct Row {
     times: Times,
     unfinished: u64,
-    /// BELIEFs in Mbit/s: there and back.
-    goodput: [f64; 2],
+    /// In Mbit/s: BELIEFs there and back, and the rival's bytes.
+    goodput: [f64; 3],
     loss: Option<Loss>,
+    /// After each scheduled event, of all runs.
+    recoveries: Vec<Recovery>,
     runs: usize,
 }
 
@@ -27,15 +29,21 @@ impl Row {
         others.iter().for_each(|outcome| times.pool(&outcome.measurement.latency));
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|outcome| of(outcome)).sum::<u64>();
         let window = outcomes.iter().map(|outcome| outcome.measurement.window).sum();
-        let loss = |outcome: &&Outcome| outcome.measurement.own_loss(outcome.case.flood);
+        let loss = |outcome: &&Outcome| outcome.measurement.own_loss(&outcome.case);
         Some(Self {
             times,
             unfinished: sum(|outcome| outcome.measurement.unfinished),
             goodput: [
                 goodput(sum(|outcome| outcome.measurement.belief_bytes), window),
                 goodput(sum(|outcome| outcome.measurement.belief_bytes_back), window),
+                goodput(sum(|outcome| outcome.measurement.rival_bytes), window),
             ],
             loss: outcomes.iter().map(loss).sum(),
+            recoveries: outcomes
+                .iter()
+                .filter_map(|outcome| outcome.measurement.series.as_ref())
+                .flat_map(|series| series.recoveries.clone())
+                .collect(),
             runs: outcomes.len(),
         })
     }
@@ -49,19 +57,37 @@ impl Row {
 }
 
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
-/// idle. Tells how many are left out because they're incomplete. Nothing measured is nothing printed.
-pub fn table(plan: &Plan, lab: &dyn Lab, outcomes: &[Outcome]) -> String {
-    let (complete, incomplete): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.record.complete);
+/// idle. Tells what is left out because it's incomplete, because it failed, or because the lab's check is red. Nothing
+/// measured is nothing printed.
+pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
+    let (complete, incomplete): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.complete);
     let mut out = String::new();
+    if !ran.red.is_empty() {
+        let _ = writeln!(out, "left out: profile {} in lab {}, which doesn't do as its profile says:", lab.profile(), lab.name());
+        ran.red.iter().for_each(|finding| out.extend(["  ", finding, "\n"]));
+    }
     if !complete.is_empty() {
         out += &title(plan, lab);
-        out += &rows(plan, lab, &complete).to_string();
+        let pooled = pooled(plan, &complete);
+        out += &rows(lab, &pooled).to_string();
+        let back = recoveries(&pooled);
+        if !back.rows.is_empty() {
+            out += "after the path's scheduled events, the worst of all runs in ms: the oldest waiting QUERY, and all of them, answered; \
+                    BELIEF at 90% of what it was\n";
+            out += &back.to_string();
+        }
     }
     if !incomplete.is_empty() {
         let _ = writeln!(out, "left out, incomplete: {}", incomplete.len());
         for outcome in incomplete {
             let why = outcome.record.failure.as_deref().unwrap_or("interrupted");
-            let _ = writeln!(out, "  {} flood={} run={}: {why}", outcome.case.variant, outcome.case.flood, outcome.case.run);
+            let _ = writeln!(out, "  {}: {why}", outcome.case);
+        }
+    }
+    if !ran.failed.is_empty() {
+        let _ = writeln!(out, "left out, failed: {}", ran.failed.len());
+        for (case, error) in &ran.failed {
+            let _ = writeln!(out, "  {case}: {error}");
         }
     }
     out
@@ -84,10 +110,58 @@ fn title(plan: &Plan, lab: &dyn Lab) -> String {
     )
 }
 
-fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
+/// A row of the table, and whose it is.
+type Pooled = ((Variant, Flood, Rival), Row);
+
+fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {
+    let pool = |key| {
+        let these = complete.iter().filter(|outcome| (outcome.case.variant, outcome.case.flood, outcome.case.rival) == key);
+        Some((key, Row::pool(&these.copied().collect::<Vec<_>>())?))
+    };
+    plan.rows().filter_map(pool).collect()
+}
+
+/// The first cells of a row.
+fn names((variant, flood, rival): &(Variant, Flood, Rival)) -> Vec<String> {
+    let beside = if *rival == Rival::None { NOTHING } else { rival.name() };
+    [variant.name(), flood.name(), beside].map(str::to_owned).to_vec()
+}
+
+fn recoveries(pooled: &[Pooled]) -> Grid {
+    let mut grid = Grid::new(&["transport", "flood", "beside", "from s", "until s", "waiting", "oldest", "all", "before Mbit/s", "90%"]);
+    for (key, row) in pooled {
+        let mut events: Vec<_> = row.recoveries.iter().map(|back| (back.from_s, back.until_s)).collect();
+        events.sort_by(|a, b| a.0.total_cmp(&b.0));
+        events.dedup();
+        for event in events {
+            let runs: Vec<_> = row.recoveries.iter().filter(|back| (back.from_s, back.until_s) == event).collect();
+            let (waiting, floods) = (runs.iter().map(|back| back.waiting).max().unwrap_or(0), key.1 != Flood::None);
+            let worst = |of: fn(&Recovery) -> Option<f64>, is_expected: &dyn Fn(&Recovery) -> bool| {
+                let expected: Vec<_> = runs.iter().filter(|back| is_expected(back)).collect();
+                let times: Option<Vec<f64>> = expected.iter().map(|back| of(back)).collect();
+                match times.map(|times| times.into_iter().max_by(f64::total_cmp)) {
+                    Some(Some(time)) => format!("{time:.0}"),
+                    Some(None) => NOTHING.to_owned(),
+                    None => "never".to_owned(),
+                }
+            };
+            let waited = |back: &Recovery| back.waiting > 0;
+            let mut cells = names(key);
+            cells.extend([format!("{:.1}", event.0), format!("{:.1}", event.1), waiting.to_string()]);
+            cells.extend([worst(|back| back.oldest_ms, &waited), worst(|back| back.all_ms, &waited)]);
+            let before = runs.iter().map(|back| back.before_mbps).sum::<f64>() / runs.len().max(1) as f64;
+            cells.extend([number(floods.then_some(before), 1, ""), worst(|back| back.back_ms, &|_| floods)]);
+            grid.add(cells);
+        }
+    }
+    grid
+}
+
+fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
     let mut grid = Grid::new(&[
         "transport",
         "flood",
+        "beside",
         "p50",
         "p90",
         "p99",
@@ -98,6 +172,8 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
         "of rate",
         "back Mbit/s",
         "of rate",
+        "rival Mbit/s",
+        "of rate",
         "own loss",
         "samples",
         "unfinished",
@@ -105,35 +181,29 @@ fn rows(plan: &Plan, lab: &dyn Lab, complete: &[&Outcome]) -> Grid {
     ]);
     // Round trips over loopback are tenths of a millisecond, those over a network dozens.
     let digits = if lab.rates_mbps().is_some() { 1 } else { 3 };
-    for variant in &plan.variants {
-        let pooled: Vec<(Flood, Row)> = plan
-            .floods
-            .iter()
-            .filter_map(|flood| {
-                let these = complete.iter().filter(|outcome| outcome.case.variant == *variant && outcome.case.flood == *flood);
-                Some((*flood, Row::pool(&these.copied().collect::<Vec<_>>())?))
-            })
-            .collect();
-        for (flood, row) in &pooled {
-            let mut cells = vec![variant.name().to_owned(), flood.name().to_owned()];
-            cells.extend(row.latencies().map(|time| number(time, digits, "")));
-            let floods = [*flood != Flood::None, *flood == Flood::BothWays];
-            for (i, floods) in floods.into_iter().enumerate() {
-                let goodput = floods.then_some(row.goodput[i]);
-                cells.push(number(goodput, 1, ""));
-                cells.push(number(goodput.zip(lab.rates_mbps()).map(|(goodput, rates)| goodput / rates[i] * 100.0), 1, "%"));
-            }
-            // Of the few packets without a flood it would be chance.
-            cells.push(number(row.loss.filter(|_| floods[0]).map(|loss| loss.share() * 100.0), 2, "%"));
-            cells.extend([row.times.count(), row.unfinished, row.runs as u64].map(|count| count.to_string()));
-            grid.add(cells);
+    for (key, row) in pooled {
+        let (variant, flood, rival) = key;
+        let mut cells = names(key);
+        cells.extend(row.latencies().map(|time| number(time, digits, "")));
+        let flows = [*flood != Flood::None, *flood == Flood::BothWays, *rival != Rival::None];
+        for (i, flows) in flows.into_iter().enumerate() {
+            let goodput = flows.then_some(row.goodput[i]);
+            // The rival goes our way.
+            let share = goodput.zip(lab.rates_mbps()).map(|(goodput, [there, back])| goodput / if i == 1 { back } else { there });
+            cells.extend([number(goodput, 1, ""), number(share.map(|share| share * 100.0), 1, "%")]);
         }
-        let of = |flood| pooled.iter().find(|(of, _)| *of == flood).map(|(_, row)| row);
-        if let (Some(idle), Some(full)) = (of(Flood::None), of(Flood::Full)) {
+        // Of the few packets without a flood it would be chance.
+        cells.push(number(row.loss.filter(|_| flows[0]).map(|loss| loss.share() * 100.0), 2, "%"));
+        cells.extend([row.times.count(), row.unfinished, row.runs as u64].map(|count| count.to_string()));
+        grid.add(cells);
+
+        let idle = pooled.iter().find(|(key, _)| *key == (*variant, Flood::None, *rival));
+        if let (Flood::Full, Some((_, idle))) = (*flood, idle) {
             let ratio =
                 |(idle, full): (Option<f64>, Option<f64>)| idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle);
-            let mut cells = vec![variant.name().to_owned(), "ratio".to_owned()];
-            cells.extend(idle.latencies().into_iter().zip(full.latencies()).map(|times| number(ratio(times), 2, "x")));
+            let mut cells = names(key);
+            cells[1] = "ratio".to_owned();
+            cells.extend(idle.latencies().into_iter().zip(row.latencies()).map(|times| number(ratio(times), 2, "x")));
             grid.add(cells);
         }
     }
@@ -153,8 +223,8 @@ struct Grid {
 }
 
 impl Grid {
-    /// The first two columns stand on the left, the others on the right.
-    const LEFT: usize = 2;
+    /// The first three columns stand on the left, the others on the right.
+    const LEFT: usize = 3;
 
     fn new(heads: &[&'static str]) -> Self {
         Self { heads: heads.to_vec(), rows: Vec::new() }
@@ -190,9 +260,9 @@ mod tests {
 
     #[test]
     fn a_column_without_content_is_left_out_and_the_rest_line_up() {
-        let mut grid = Grid::new(&["a", "b", "number", "empty"]);
-        grid.add(["long name", "x", "1.5", "-"].map(str::to_owned).to_vec());
-        grid.add(["n", "x", "-"].map(str::to_owned).to_vec());
+        let mut grid = Grid::new(&["a", "b", "c", "number", "empty"]);
+        grid.add(["long name", "x", "-", "1.5", "-"].map(str::to_owned).to_vec());
+        grid.add(["n", "x", "-", "-"].map(str::to_owned).to_vec());
         assert_eq!(grid.to_string(), "a          b  number\nlong name  x     1.5\nn          x       -\n");
         assert_eq!(number(Some(-0.004), 2, "%"), "0.00%");
     }

@@ -9,7 +9,12 @@ use super::*;
 
 fn plan(floods: &[Flood], duration: Duration) -> Plan {
     let workload = Workload { rate: 200.0, duration, warm_up: Duration::from_millis(50), ..Workload::default() };
-    Plan { variants: Variant::defaults(), floods: floods.to_vec(), runs: 1, workload, seed: 3 }
+    Plan { variants: Variant::defaults(), floods: floods.to_vec(), rivals: vec![Rival::None], runs: 1, workload, seed: 3 }
+}
+
+/// What a plan gives on loopback.
+fn on_loopback(plan: &Plan, stop: &CancellationToken, each: impl FnMut(Event<'_>) -> Result<(), BenchError>) -> Result<Ran, BenchError> {
+    Ok(run(plan, &[&Loopback::new()], How::new(1), stop, each)?.remove(0))
 }
 
 #[test]
@@ -17,12 +22,14 @@ fn every_scheduled_query_counts_and_the_flood_arrives() {
     let plan = plan(&[Flood::None, Flood::Full], Duration::from_millis(300));
     let mut lines = Vec::new();
     let each = |event: Event<'_>| {
-        if let Event::Measured(outcome) = event {
+        if let Event::Measured(_, outcome) = event {
             lines.push(outcome.record.to_json().unwrap());
         }
         Ok(())
     };
-    let outcomes = run(&plan, &Loopback::new(), &CancellationToken::new(), each).unwrap();
+    let ran = on_loopback(&plan, &CancellationToken::new(), each).unwrap();
+    let outcomes = &ran.outcomes;
+    assert!(ran.is_whole(&plan) && ran.failed.is_empty());
     assert_eq!((outcomes.len(), lines.len()), (4, 4));
     for (outcome, line) in outcomes.iter().zip(&lines) {
         let record = &outcome.record;
@@ -44,7 +51,7 @@ fn every_scheduled_query_counts_and_the_flood_arrives() {
             assert!(json[end]["queue_max_us"].is_f64(), "{line}");
         }
     }
-    let table = report::table(&plan, &Loopback::new(), &outcomes);
+    let table = report::table(&plan, &Loopback::new(), &ran);
     assert_eq!(table.matches("ratio").count(), 2, "{table}");
 
     // What a lab's inner end writes is what the outer one reads.
@@ -64,14 +71,12 @@ fn every_comparator_answers_under_floods_from_both_sides() {
     let mut plan = plan(&[Flood::BothWays], Duration::from_millis(300));
     for variant in Variant::ALL {
         plan.variants = vec![*variant];
-        let outcomes = match run(&plan, &Loopback::new(), &CancellationToken::new(), |_| Ok(())) {
-            Err(error @ BenchError::Lab { source: error::LabError::Kernel { .. }, .. }) => {
-                println!("SKIPPED: {error}");
-                continue;
-            }
-            outcomes => outcomes.unwrap(),
-        };
-        let record = &outcomes[0].record;
+        let ran = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap();
+        if let [(_, error @ BenchError::Lab { source: error::LabError::Kernel { .. }, .. })] = &*ran.failed {
+            println!("SKIPPED: {error}");
+            continue;
+        }
+        let record = &ran.outcomes[0].record;
         let json = record.to_json().unwrap();
         assert!(record.complete && record.unfinished == 0, "{json}");
         assert!(record.belief_goodput_mbps > 0.0 && record.belief_back_goodput_mbps > Some(0.0), "{json}");
@@ -87,7 +92,7 @@ fn an_interruption_keeps_what_was_measured_and_says_so() {
     let mut begun = 0;
     let interrupt = stop.clone();
     let each = |event: Event<'_>| {
-        if let Event::Begins(_) = event {
+        if let Event::Begins(..) = event {
             begun += 1;
             let interrupt = interrupt.clone();
             std::thread::spawn(move || {
@@ -97,10 +102,10 @@ fn an_interruption_keeps_what_was_measured_and_says_so() {
         }
         Ok(())
     };
-    let outcomes = run(&plan, &Loopback::new(), &stop, each).unwrap();
-    assert_eq!((begun, outcomes.len()), (1, 1), "no other case begins");
-    assert!(!outcomes[0].record.complete);
-    let table = report::table(&plan, &Loopback::new(), &outcomes);
+    let ran = on_loopback(&plan, &stop, each).unwrap();
+    assert_eq!((begun, ran.outcomes.len()), (1, 1), "no other case begins");
+    assert!(!ran.outcomes[0].record.complete && !ran.is_whole(&plan));
+    let table = report::table(&plan, &Loopback::new(), &ran);
     assert!(table.contains("interrupted") && !table.contains("QUERY"), "no table of nothing: {table}");
 }
 
@@ -108,7 +113,7 @@ fn an_interruption_keeps_what_was_measured_and_says_so() {
 fn a_plan_that_cant_be_run_starts_nothing() {
     let mut plan = plan(&[Flood::None], Duration::from_secs(1));
     plan.runs = 0;
-    let result = run(&plan, &Loopback::new(), &CancellationToken::new(), |_| panic!("something began"));
+    let result = on_loopback(&plan, &CancellationToken::new(), |_| panic!("something began"));
     assert!(matches!(result, Err(BenchError::Plan { .. })));
 }
 
@@ -117,7 +122,93 @@ fn a_rate_of_zero_measures_the_flood_alone() {
     let mut plan = plan(&[Flood::Full], Duration::from_millis(100));
     plan.workload.rate = 0.0;
     plan.variants.truncate(1);
-    let outcomes = run(&plan, &Loopback::new(), &CancellationToken::new(), |_| Ok(())).unwrap();
+    let outcomes = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap().outcomes;
     assert_eq!((outcomes[0].record.samples, outcomes[0].record.p50_us), (0, None));
     assert!(outcomes[0].record.belief_goodput_mbps > 0.0);
+}
+
+/// A lab without a network: it gives what it's told to, later cases sooner.
+struct Told {
+    name: &'static str,
+    red: bool,
+    fails: bool,
+    at_once: (std::sync::Mutex<usize>, std::sync::atomic::AtomicUsize),
+}
+
+impl Told {
+    fn new(name: &'static str) -> Self {
+        Self { name, red: false, fails: false, at_once: Default::default() }
+    }
+}
+
+impl Lab for Told {
+    fn name(&self) -> &'static str {
+        "told"
+    }
+
+    fn profile(&self) -> &str {
+        self.name
+    }
+
+    fn rates_mbps(&self) -> Option<[f64; 2]> {
+        Some([10.0, 5.0])
+    }
+
+    fn threads(&self) -> String {
+        String::new()
+    }
+
+    fn check(&self, _: &Plan, _: &CancellationToken) -> Result<Option<Vec<String>>, BenchError> {
+        Ok(Some(if self.red { vec!["a->b rate: 10, measured 3".to_owned()] } else { Vec::new() }))
+    }
+
+    fn measure(&self, case: &Case, _: &CancellationToken) -> Result<Measurement, BenchError> {
+        use std::sync::atomic::Ordering;
+        {
+            let mut now = self.at_once.0.lock().unwrap();
+            *now += 1;
+            self.at_once.1.fetch_max(*now, Ordering::SeqCst);
+        }
+        std::thread::sleep(Duration::from_millis(20 / u64::from(case.run)));
+        *self.at_once.0.lock().unwrap() -= 1;
+        if self.fails && case.run == 1 {
+            return Err(BenchError::Emulation { case: case.to_string(), what: "it fell over".into() });
+        }
+        let mut measured = Measurement::empty().unwrap();
+        measured.latency.record(Duration::from_millis(51));
+        (measured.belief_bytes, measured.window, measured.complete) = (1_250_000, Duration::from_secs(2), true);
+        Ok(measured)
+    }
+}
+
+#[test]
+fn a_red_check_leaves_a_profile_out_of_every_table_and_a_failed_case_holds_up_no_other() {
+    let plan = Plan { runs: 3, ..plan(&[Flood::Full], Duration::from_secs(2)) };
+    let (good, red, failing) = (Told::new("good"), Told { red: true, ..Told::new("red") }, Told { fails: true, ..Told::new("failing") });
+    let labs: [&dyn Lab; 3] = [&good, &red, &failing];
+    for jobs in [1, 4] {
+        let mut ends = Vec::new();
+        let each = |event: Event<'_>| {
+            if let Event::Over(lab, ran) = event {
+                ends.push((lab.profile().to_owned(), report::table(&plan, lab, ran)));
+            }
+            Ok(())
+        };
+        let ran = run(&plan, &labs, How::new(jobs), &CancellationToken::new(), each).unwrap();
+        assert_eq!(ran.iter().map(|ran| ran.is_whole(&plan)).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!((ran[1].outcomes.len(), ran[2].outcomes.len(), ran[2].failed.len()), (0, 4, 2));
+        assert!(ran[0].outcomes.iter().map(|outcome| &outcome.case).eq(plan.cases().collect::<Vec<_>>().iter()), "in the plan's order");
+        assert!(ran[0].outcomes.iter().all(|outcome| outcome.record.lab_checked));
+
+        assert_eq!(ends.iter().map(|(lab, _)| lab.as_str()).collect::<Vec<_>>(), ["good", "red", "failing"]);
+        let rows = |table: &str| table.lines().filter(|line| line.starts_with("tcp ") || line.starts_with("quic ")).count();
+        assert_eq!(ends.iter().map(|(_, table)| rows(table)).collect::<Vec<_>>(), [2, 0, 2]);
+        assert!(ends[0].1.contains("51.0") && ends[0].1.contains("50.0%"), "{}", ends[0].1);
+        assert!(ends[1].1.contains("measured 3") && ends[2].1.contains("it fell over"));
+    }
+    let most = good.at_once.1.load(std::sync::atomic::Ordering::SeqCst);
+    assert!((2..=4).contains(&most), "{most} at once");
+
+    let unchecked = run(&plan, &labs[1..2], How::new(1).unchecked(), &CancellationToken::new(), |_| Ok(())).unwrap();
+    assert!(unchecked[0].is_whole(&plan) && !unchecked[0].outcomes[0].record.lab_checked);
 }

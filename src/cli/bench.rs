@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::bench::{self, BenchError, Case, Event, Flood, Lab, Loopback, Outcome, Plan, Variant, Workload};
+use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Outcome, Plan, Rival, Variant, Workload};
 use clap::{
     ValueEnum,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
@@ -29,12 +29,25 @@ enum LabName {
     Netem,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  peerlane bench                                                      tcp beside quic over loopback, in real time
+  peerlane bench --lab virtual --profile wan,wan-loss1 --duration 60s --jobs 2 --json out.jsonl
+  peerlane bench --lab virtual --profile wan-loss1 --transport tcp-per-class-bbr,quic --flood none,full,both-ways
+  peerlane bench --lab virtual --profile shared --flood full --rival none,cubic,bbr
+  peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
+
+The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
+Columns: latencies in ms; BELIEF's goodput, and the rival's, in Mbit/s and as a share of the profile's rate (headers cap it
+at about 95%); own loss: packets dropped beyond what the profile loses by itself.";
+
 /// Measure QUERY latency, idle and under a flood of BELIEFs, transport beside transport.
 ///
 /// Queries leave at random times drawn beforehand (Poisson, seeded); latency counts from the scheduled time, and a query
 /// without an answer counts as the worst. Runs interleave; the table pools them. Exit code: 0, 1 if something failed or
 /// it was interrupted, 2 for a plan that can't be run.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub(super) struct Args {
     /// Where to measure.
     #[arg(long, value_enum, default_value_t = LabName::Loopback)]
@@ -48,13 +61,17 @@ pub(super) struct Args {
     /// What else fills the connection: none, full (BELIEFs from the asking end), both-ways.
     #[arg(long, value_delimiter = ',', value_parser = flood, default_value = "none,full")]
     flood: Vec<Flood>,
+    /// Who else uses the bottleneck: none, or a kernel TCP flow over cubic or bbr, as fast as it can; not for loopback.
+    #[arg(long, value_name = "RIVAL", value_delimiter = ',', value_parser = rival, default_value = "none")]
+    rival: Vec<Rival>,
     /// Queries per second on average; 0 measures the flood alone.
     #[arg(long, value_name = "QPS", default_value_t = Workload::default().rate)]
     rate: f64,
-    /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s].
+    /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s, and
+    /// until 10 s after a profile's last scheduled event].
     #[arg(long, value_name = "TIME", value_parser = time)]
     duration: Option<Duration>,
-    /// Load applied before that [default: 1s, quick: 500ms].
+    /// Load applied before that [default: 1s, quick: 500ms; in a network 5s, quick: 2s].
     #[arg(long, value_name = "TIME", value_parser = time)]
     warm_up: Option<Duration>,
     /// Runs of each case [default: 5, quick: 2].
@@ -73,6 +90,12 @@ pub(super) struct Args {
     /// error then.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Labs at once, virtual ones alone: they don't disturb each other's clock. Each takes a processor and up to 512 MiB.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    jobs: u16,
+    /// Believe the lab: don't measure it against its profile first.
+    #[arg(long)]
+    no_check: bool,
     /// Few and short runs: to see that it works.
     #[arg(long)]
     quick: bool,
@@ -84,17 +107,24 @@ pub(super) struct Args {
 /// The profile if none is named.
 const PROFILE: &str = "wan";
 
+/// Measured after a profile's last scheduled event, if no duration is given.
+const AFTER_EVENTS: Duration = Duration::from_secs(10);
+
 impl Args {
-    /// One for each profile.
-    fn labs(&self) -> Result<Vec<Box<dyn Lab>>, BenchError> {
+    /// One for each profile. `log`: what is logged in them.
+    fn labs(&self, log: &str) -> Result<Vec<Box<dyn Lab>>, BenchError> {
+        let fail = |what: &str| Err(BenchError::Plan { what: what.to_owned() });
+        if self.jobs > 1 && self.lab != LabName::Virtual {
+            return fail("more than one job is for --lab virtual: in real time they'd disturb each other");
+        }
+        if self.lab == LabName::Loopback && self.rival.iter().any(|rival| *rival != Rival::None) {
+            return fail("loopback has no bottleneck to share, so --rival needs --lab virtual or --lab netem");
+        }
         let kind = match self.lab {
             LabName::Loopback if self.profile.is_empty() => {
                 return Ok(vec![Box::new(Loopback { event_interval: self.event_interval })]);
             }
-            LabName::Loopback => {
-                let what = "loopback has no impairment, so --profile needs --lab virtual or --lab netem".to_owned();
-                return Err(BenchError::Plan { what });
-            }
+            LabName::Loopback => return fail("loopback has no impairment, so --profile needs --lab virtual or --lab netem"),
             LabName::Virtual => "virtual",
             LabName::Netem => "netem",
         };
@@ -102,26 +132,33 @@ impl Args {
             [] => vec![PROFILE],
             named => named.iter().map(String::as_str).collect(),
         };
-        deduplicated(&profiles).into_iter().map(|profile| self.emulated(kind, profile)).collect()
+        deduplicated(&profiles).into_iter().map(|profile| self.emulated(kind, profile, log)).collect()
     }
 
     #[cfg(target_os = "linux")]
-    fn emulated(&self, kind: &str, profile: &str) -> Result<Box<dyn Lab>, BenchError> {
-        Ok(Box::new(bench::Emulated::new(kind, profile)?.event_interval(self.event_interval)))
+    fn emulated(&self, kind: &str, profile: &str, log: &str) -> Result<Box<dyn Lab>, BenchError> {
+        Ok(Box::new(bench::Emulated::new(kind, profile)?.event_interval(self.event_interval).log(log)))
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn emulated(&self, kind: &str, _: &str) -> Result<Box<dyn Lab>, BenchError> {
+    fn emulated(&self, kind: &str, _: &str, _: &str) -> Result<Box<dyn Lab>, BenchError> {
         Err(BenchError::Plan { what: format!("the {kind} lab needs Linux; use --lab loopback") })
     }
 
     fn plan(&self) -> Plan {
         let usual = Workload::default();
-        let (runs, duration, warm_up) =
-            if self.quick { (2, Duration::from_secs(2), Duration::from_millis(500)) } else { (5, usual.duration, usual.warm_up) };
+        let (runs, duration) = if self.quick { (2, Duration::from_secs(2)) } else { (5, usual.duration) };
+        // A network's round trip is dozens of milliseconds: a congestion control needs a hundred of them to settle.
+        let warm_up = match (self.lab, self.quick) {
+            (LabName::Loopback, true) => Duration::from_millis(500),
+            (LabName::Loopback, false) => usual.warm_up,
+            (_, true) => Duration::from_secs(2),
+            (_, false) => Duration::from_secs(5),
+        };
         Plan {
             variants: deduplicated(&self.transport),
             floods: deduplicated(&self.flood),
+            rivals: deduplicated(&self.rival),
             runs: self.runs.unwrap_or(runs),
             workload: Workload {
                 rate: self.rate,
@@ -149,6 +186,10 @@ fn flood(name: &str) -> Result<Flood, String> {
     Flood::by_name(name).ok_or_else(|| format!("it's one of {}", names(Flood::ALL.into_iter().map(Flood::name))))
 }
 
+fn rival(name: &str) -> Result<Rival, String> {
+    Rival::by_name(name).ok_or_else(|| format!("it's one of {}", names(Rival::ALL.into_iter().map(Rival::name))))
+}
+
 fn names(names: impl Iterator<Item = &'static str>) -> String {
     names.collect::<Vec<_>>().join(", ")
 }
@@ -174,41 +215,73 @@ fn time(text: &str) -> Result<Duration, String> {
 ///
 /// # Errors
 /// What can't be run, built or written; [`CliError::Interrupted`] if not all of it was measured to the end.
-pub(super) fn run(args: &Args) -> Result<(), CliError> {
+pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
     #[cfg(target_os = "linux")]
     if let Some(directory) = &args.in_lab {
         return Ok(bench::play_inside(directory)?);
     }
-    if measure(args)? { Ok(()) } else { Err(CliError::Interrupted) }
+    match measure(args, log)? {
+        Ended::Whole => Ok(()),
+        Ended::Interrupted => Err(CliError::Interrupted),
+        Ended::Incomplete => Err(CliError::Failed("not all of it could be measured".into())),
+    }
 }
 
-/// Whether all of it was measured to the end.
-fn measure(args: &Args) -> Result<bool, BenchError> {
-    let plan = args.plan();
+/// How a measurement ended.
+enum Ended {
+    /// All of it was measured.
+    Whole,
+    /// By the user.
+    Interrupted,
+    /// Something failed, or a lab's check is red; it's been said what.
+    Incomplete,
+}
+
+fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
+    let mut plan = args.plan();
     plan.check()?;
-    let labs = args.labs()?;
+    let labs = args.labs(log)?;
+    if args.duration.is_none() {
+        // Past the last scheduled event, long enough to see what becomes of it.
+        let last = labs.iter().filter_map(|lab| lab.last_event()).max();
+        let needed = last.map_or(Duration::ZERO, |last| (last + AFTER_EVENTS).saturating_sub(plan.workload.warm_up));
+        plan.workload.duration = plan.workload.duration.max(needed);
+        plan.check()?;
+    }
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
     let progress = Progress::new(plan.len() * labs.len());
-    let mut whole = true;
-    for lab in &labs {
-        let outcomes = bench::run(&plan, lab.as_ref(), &stop, |event| {
-            match &event {
-                Event::Begins(case) => progress.begin(lab.profile(), case),
-                Event::Measured(_) => progress.measured(),
-            }
-            match (event, &mut records) {
-                (Event::Measured(outcome), Some(records)) => records.write(outcome),
-                _ => Ok(()),
-            }
-        })?;
-        whole &= outcomes.len() == plan.len() && outcomes.iter().all(|outcome| outcome.record.complete);
-        let table = bench::report::table(&plan, lab.as_ref(), &outcomes);
-        let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
-        progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    let labs: Vec<&dyn Lab> = labs.iter().map(AsRef::as_ref).collect();
+    let mut how = How::new(usize::from(args.jobs));
+    if args.no_check {
+        how = how.unchecked();
     }
-    Ok(whole)
+    let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
+    let ran = bench::run(&plan, &labs, how, &stop, |event| match event {
+        Event::Checks(lab) => progress.say(format!("profile {}: the lab's check", lab.profile())),
+        Event::Begins(lab, case) => progress.say(format!("profile {}: {case}", lab.profile())),
+        Event::Measured(_, outcome) => {
+            progress.over();
+            let log = &outcome.measurement.log;
+            progress.suspended(|| write!(io::stderr(), "{log}"))?;
+            records.as_mut().map_or(Ok(()), |records| records.write(outcome))
+        }
+        Event::Failed(..) => {
+            progress.over();
+            Ok(())
+        }
+        Event::Over(lab, ran) => {
+            let table = bench::report::table(&plan, lab, ran);
+            progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })
+        }
+        _ => Ok(()),
+    })?;
+    Ok(match ran.iter().all(|ran| ran.is_whole(&plan)) {
+        true => Ended::Whole,
+        false if stop.is_cancelled() => Ended::Interrupted,
+        false => Ended::Incomplete,
+    })
 }
 
 /// A short measurement for `peerlane demo`: its table.
@@ -216,6 +289,7 @@ pub(super) async fn demo() -> Result<(), CliError> {
     let plan = Plan {
         variants: Variant::defaults(),
         floods: vec![Flood::None, Flood::Full],
+        rivals: vec![Rival::None],
         runs: 1,
         workload: Workload { duration: Duration::from_secs(3), warm_up: Duration::from_millis(500), ..Workload::default() },
         seed: 1,
@@ -225,8 +299,8 @@ pub(super) async fn demo() -> Result<(), CliError> {
     let stopping = stop.clone();
     let measuring = tokio::task::spawn_blocking(move || {
         let lab = Loopback::new();
-        let outcomes = bench::run(&plan, &lab, &stopping, |_| Ok(()))?;
-        Ok::<_, BenchError>(bench::report::table(&plan, &lab, &outcomes))
+        let ran = bench::run(&plan, &[&lab], How::new(1), &stopping, |_| Ok(()))?;
+        Ok::<_, BenchError>(ran.iter().map(|ran| bench::report::table(&plan, &lab, ran)).collect::<String>())
     });
     let stop_when_dropped = stop.drop_guard();
     let table = super::setup::or_interrupted(measuring).await?.map_err(CliError::failed)??;
@@ -278,11 +352,13 @@ impl Progress {
         Self(bar)
     }
 
-    fn begin(&self, profile: &str, case: &Case) {
-        self.0.set_message(format!("{}, profile {profile}, flood {}, run {}", case.variant, case.flood, case.run));
+    #[expect(clippy::unnecessary_wraps, reason = "an arm among others that may fail")]
+    fn say(&self, what: String) -> Result<(), BenchError> {
+        self.0.set_message(what);
+        Ok(())
     }
 
-    fn measured(&self) {
+    fn over(&self) {
         self.0.inc(1);
     }
 
@@ -327,5 +403,52 @@ impl Interrupts {
 impl Drop for Interrupts {
     fn drop(&mut self) {
         self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(line: &str) -> Result<Args, clap::Error> {
+        Ok(Line::try_parse_from(std::iter::once("bench").chain(line.split_whitespace()))?.args)
+    }
+
+    #[test]
+    fn without_options_its_what_users_get() {
+        let plan = args("").unwrap().plan();
+        assert_eq!(plan.variants, Variant::defaults());
+        assert_eq!((plan.floods, plan.rivals, plan.runs), (vec![Flood::None, Flood::Full], vec![Rival::None], 5));
+    }
+
+    #[test]
+    fn lists_keep_their_order_and_name_nothing_twice() {
+        let plan =
+            args("--lab virtual --transport quic,tcp-fifo,quic --flood both-ways,none --rival bbr,none,bbr --runs 2").unwrap().plan();
+        assert_eq!(plan.variants.iter().map(|variant| variant.name()).collect::<Vec<_>>(), ["quic", "tcp-fifo"]);
+        assert_eq!((&plan.floods, &plan.rivals), (&vec![Flood::BothWays, Flood::None], &vec![Rival::Bbr, Rival::None]));
+        assert_eq!(plan.len(), 16);
+        assert_eq!(plan.workload.warm_up, Duration::from_secs(5));
+    }
+
+    #[test]
+    fn every_transport_can_be_named_and_times_have_units() {
+        for variant in Variant::ALL {
+            assert_eq!(args(&format!("--transport {variant}")).unwrap().transport, [*variant]);
+        }
+        let plan = args("--duration 1500ms --warm-up 2m").unwrap().plan();
+        assert_eq!((plan.workload.duration, plan.workload.warm_up), (Duration::from_millis(1500), Duration::from_secs(120)));
+        for wrong in ["--duration 5h", "--duration -1s", "--transport TCP", "--jobs 0", "--flood full,", "--rival tcp"] {
+            assert!(args(wrong).is_err(), "{wrong}");
+        }
     }
 }

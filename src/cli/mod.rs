@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
         Command::Ping(args) => runtime.block_on(client::ping(args)),
         Command::Transact(args) => runtime.block_on(transact::run(args)),
         Command::Query(args) => runtime.block_on(query::run(args)),
-        Command::Bench(args) => bench::run(&args),
+        Command::Bench(args) => bench::run(&args, &cli.log),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };
     // Blocking work of a cancelled command must not hold the exit up.
@@ -109,7 +109,7 @@ pub fn main() -> ExitCode {
 fn init_log(filter: &str) -> Result<(), CliError> {
     let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| CliError::Usage(format!("--log: {error}")))?;
     // A second initialisation is a test's; the first one stays.
-    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).try_init();
     Ok(())
 }

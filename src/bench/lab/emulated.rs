@@ -6,6 +6,7 @@
 
 use std::{
     fs,
+    io::IsTerminal,
     path::Path,
     sync::{
         Arc,
@@ -17,6 +18,8 @@ use std::{
 
 use peerlane_netem::{
     LabError as NetemError, LabKind, Outcome, Run,
+    check::check,
+    doctor,
     plan::{Host, Plan, Topology},
     profile::{Direction, Profile},
 };
@@ -28,7 +31,7 @@ use super::{
     ends::{Ends, Place},
     loopback::EVENT_INTERVAL,
 };
-use crate::bench::{BenchError, Case, Measurement, Network, Queue, measurement};
+use crate::bench::{BenchError, Case, Measurement, Network, Plan as BenchPlan, Queue, Rival, measurement};
 
 const ORDER: &str = "order.json";
 const MEASURED: &str = "measured.json";
@@ -45,6 +48,7 @@ pub struct Emulated {
     kind: LabKind,
     profile: Profile,
     ends: Ends,
+    log: Option<String>,
 }
 
 /// What the program is asked to do inside.
@@ -63,13 +67,20 @@ impl Emulated {
         let wrong = |error: &dyn std::error::Error| BenchError::Plan { what: error.to_string() };
         let kind: LabKind = kind.parse().map_err(|error| wrong(&error))?;
         let profile = Profile::load(profile).map_err(|error| wrong(&error))?;
-        let plan = Plan::new(&profile, Topology::Pair).map_err(|error| wrong(&error))?;
-        let [asking, answering] = plan.hosts() else {
-            return Err(BenchError::Plan { what: "a pair has two hosts".into() });
+        // A pair has the same hosts, without those of the rival.
+        let plan = Plan::new(&profile, Topology::Shared).map_err(|error| wrong(&error))?;
+        let [asking, answering, from, to] = plan.hosts() else {
+            return Err(BenchError::Plan { what: "a shared bottleneck has four hosts".into() });
         };
         let place = |host: &Host| Place { namespace: Some(Path::new(NAMESPACES).join(&host.namespace)), address: host.address.into() };
-        let ends = Ends { asking: place(asking), answering: place(answering), event_interval: EVENT_INTERVAL };
-        Ok(Self { kind, profile, ends })
+        let ends = Ends {
+            asking: place(asking),
+            answering: place(answering),
+            rival: Some([place(from), place(to)]),
+            events: profile.events().iter().filter_map(|event| Some([event.at, event.until?])).collect(),
+            event_interval: EVENT_INTERVAL,
+        };
+        Ok(Self { kind, profile, ends, log: None })
     }
 
     /// Tasks that each end's runtime polls between two looks at its sockets and timers, 1 at least; 4 by default.
@@ -79,9 +90,34 @@ impl Emulated {
         self
     }
 
-    fn failed(&self, case: &Case) -> impl Fn(String) -> BenchError {
-        let case = format!("{} over {}, flood {}, run {}", case.variant, self.profile.name(), case.flood, case.run);
+    /// What the inner end logs, as `PEERLANE_LOG` has it.
+    #[must_use]
+    pub fn log(mut self, filter: &str) -> Self {
+        self.log = Some(filter.to_owned());
+        self
+    }
+
+    fn failed(&self, case: impl std::fmt::Display) -> impl Fn(String) -> BenchError {
+        let case = format!("{case}, profile {}", self.profile.name());
         move |what| BenchError::Emulation { case: case.clone(), what }
+    }
+
+    /// Why there's no lab. One that this machine can't have is the plan's fault, and the remedy is said.
+    fn blame(&self, error: NetemError, case: impl std::fmt::Display) -> BenchError {
+        match error {
+            NetemError::Interrupted => BenchError::Interrupted,
+            NetemError::Unavailable { .. } => BenchError::Plan { what: error.to_string() },
+            NetemError::Setup { .. } | NetemError::Died { .. } | NetemError::Spawn { .. } => {
+                let sick = doctor().into_iter().find(|diagnosis| diagnosis.lab == self.kind).and_then(|diagnosis| diagnosis.trouble);
+                match sick {
+                    Some((reason, remedy)) => {
+                        BenchError::Plan { what: format!("the {} lab can't be had here: {reason}; remedy: {remedy}", self.kind) }
+                    }
+                    None => self.failed(case)(error.to_string()),
+                }
+            }
+            error => self.failed(case)(error.to_string()),
+        }
     }
 
     fn network(&self, outcome: Outcome) -> Network {
@@ -117,8 +153,30 @@ impl Lab for Emulated {
         Some([Direction::Forward, Direction::Backward].map(|direction| self.profile.direction(direction).rate as f64 / 1e6))
     }
 
+    fn last_event(&self) -> Option<Duration> {
+        self.profile.times().into_iter().max()
+    }
+
     fn threads(&self) -> String {
         self.ends.threads()
+    }
+
+    fn check(&self, plan: &BenchPlan, stop: &CancellationToken) -> Result<Option<Vec<String>>, BenchError> {
+        let mut topologies: Vec<_> = plan.rivals.iter().map(|rival| topology(*rival)).collect();
+        topologies.dedup();
+        let mut red = Vec::new();
+        for topology in topologies {
+            let interrupt = Arc::new(AtomicBool::new(false));
+            let prepare = |run: Run| run.limit(LIMIT).interrupt(interrupt.clone());
+            let checked = until(stop, &interrupt, || check(self.kind, &self.profile, &self.profile, topology, prepare));
+            let report = checked.map_err(|error| self.blame(error, "the lab's check"))?;
+            let wrong = report.findings.iter().filter(|finding| !finding.ok);
+            red.extend(wrong.map(|it| format!("{topology} {} {}: {}, measured {}", it.path, it.what, it.expected, it.measured)));
+            if report.findings.is_empty() {
+                red.push(format!("{topology}: the check found nothing to measure"));
+            }
+        }
+        Ok(Some(red))
     }
 
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
@@ -131,25 +189,33 @@ impl Lab for Emulated {
         let work = &case.workload;
         let interrupt = Arc::new(AtomicBool::new(false));
         let run = [&*program.to_string_lossy(), "bench", "--in-lab", &*directory.to_string_lossy()];
-        let run = Run::new(self.kind, &self.profile, Topology::Pair, run)
+        let mut run = Run::new(self.kind, &self.profile, topology(case.rival), run)
             .write_to(directory)
             .output(directory)
             .limit(LIMIT + (work.warm_up + work.duration + work.grace) * SLOWEST)
             .interrupt(interrupt.clone());
-        let outcome = match until(stop, &interrupt, || run.start()) {
-            Ok(outcome) => outcome,
-            Err(NetemError::Interrupted) => return Err(BenchError::Interrupted),
-            Err(error @ NetemError::Unavailable { .. }) => return Err(BenchError::Plan { what: error.to_string() }),
-            Err(error) => return Err(failed(error.to_string())),
-        };
+        if let Some(filter) = &self.log {
+            run = run.env("PEERLANE_LOG", filter);
+        }
+        if !std::io::stderr().is_terminal() {
+            // Within, it's a console.
+            run = run.env("NO_COLOR", "1");
+        }
+        let outcome = until(stop, &interrupt, || run.start()).map_err(|error| self.blame(error, case))?;
+        let log = String::from_utf8_lossy(&fs::read(directory.join("stderr")).unwrap_or_default()).into_owned();
         if outcome.code != 0 {
-            let said = fs::read(directory.join("stderr")).unwrap_or_default();
-            return Err(failed(format!("exit code {} in the lab: {}", outcome.code, String::from_utf8_lossy(&said).trim())));
+            return Err(failed(format!("exit code {} in the lab: {}", outcome.code, log.trim())));
         }
         let mut measured: Measurement = read(&directory.join(MEASURED)).map_err(&failed)?;
         measured.network = Some(self.network(outcome));
+        measured.log = log;
         Ok(measured)
     }
+}
+
+/// Two hosts, or four with a rival.
+fn topology(rival: Rival) -> Topology {
+    if rival == Rival::None { Topology::Pair } else { Topology::Shared }
 }
 
 /// Raises the flag if `stop` is cancelled while the work goes on.

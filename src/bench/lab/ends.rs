@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use peerlane_transport::identity::{Identity, PeerAddr};
@@ -15,9 +15,9 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::bench::{
-    BenchError, Case, End, Measurement,
+    BenchError, Case, End, Measurement, Rival,
     error::LabError,
-    load::{self, Links, Taken},
+    load::{self, Links, Scheduled, Taken, rival},
 };
 
 /// A closed connection's last words are waited for so long before its runtime goes.
@@ -54,6 +54,10 @@ impl Place {
 pub(super) struct Ends {
     pub(super) asking: Place,
     pub(super) answering: Place,
+    /// Where a rival sends from, and where to.
+    pub(super) rival: Option<[Place; 2]>,
+    /// The path's scheduled events, from and until after the lab's start, which is when they're told to measure.
+    pub(super) events: Vec<[Duration; 2]>,
     /// Tasks that each runtime polls between two looks at its sockets and timers, 1 at least.
     pub(super) event_interval: u32,
 }
@@ -61,27 +65,66 @@ pub(super) struct Ends {
 impl Ends {
     /// Measures one case, on a connection of its own. See [`Lab::measure`](super::Lab::measure).
     pub(super) fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
+        let schedule = (!self.events.is_empty()).then(|| Scheduled { start: Instant::now(), events: self.events.clone() });
         let (tell, told) = mpsc::channel();
         // The end of one is the end of the other: it never waits for what won't come.
         let over = CancellationToken::new();
         let blame = |end| move |source| BenchError::Lab { end, variant: case.variant.name(), source };
-        let (server, client) = thread::scope(|scope| {
-            let over = &over;
-            let server = thread::Builder::new()
-                .name("bench-server".into())
+        let (rival_taken, ending) = (Taken::default(), Arc::new(rival::Ending::default()));
+        let (server, client, beside) = thread::scope(|scope| {
+            let (over, rival_taken, ending, schedule) = (&over, &rival_taken, &ending, schedule.as_ref());
+            let start = |name: &str| thread::Builder::new().name(name.into());
+            let beside = match case.rival {
+                Rival::None => None,
+                // It's there first, and leaves last.
+                _ => Some(self.start_rival(case.rival, scope, rival_taken, ending)),
+            };
+            let server = start("bench-server")
                 .spawn_scoped(scope, move || self.run_at(&self.answering, serve(case, self.answering.address, tell, over)));
-            let client = thread::Builder::new()
-                .name("bench-client".into())
-                .spawn_scoped(scope, move || self.run_at(&self.asking, ask(case, &told, stop)));
+            let client =
+                start("bench-client").spawn_scoped(scope, move || self.run_at(&self.asking, ask(case, &told, rival_taken, schedule, stop)));
             let client = join(client);
             over.cancel();
-            (join(server), client)
+            let server = join(server);
+            ending.end();
+            let beside = beside.map_or(Ok(()), |threads| threads?.into_iter().try_for_each(|thread| join(Ok(thread))));
+            (server, client, beside)
         });
+        if let Err(error) = beside {
+            return Err(blame("rival")(error));
+        }
         match (client, server) {
             (Ok(measurement), Ok(())) => Ok(measurement),
             (Ok(_) | Err(LabError::OtherEnd), Err(error)) => Err(blame("answering end")(error)),
             (Err(error), _) => Err(blame("asking end")(error)),
         }
+    }
+
+    /// Starts both ends of a rival, once it has a place to send to.
+    fn start_rival<'scope, 'env: 'scope>(
+        &'env self,
+        rival: Rival,
+        scope: &'scope thread::Scope<'scope, 'env>,
+        taken: &'scope Taken,
+        ending: &'scope Arc<rival::Ending>,
+    ) -> Result<Vec<thread::ScopedJoinHandle<'scope, Result<(), LabError>>>, LabError> {
+        let Some([from, to]) = &self.rival else {
+            return Err(std::io::Error::other("a rival needs a network of its own: --lab virtual or --lab netem").into());
+        };
+        let (tell, told) = mpsc::channel();
+        let start = |name: &str| thread::Builder::new().name(name.into());
+        let drains = start("bench-rival-to").spawn_scoped(scope, move || {
+            to.enter()?;
+            let listener = rival::listen(to.address)?;
+            let _ = tell.send(listener.local_addr()?);
+            rival::drain(&listener, taken, ending)
+        })?;
+        let pushes = start("bench-rival-from").spawn_scoped(scope, move || {
+            from.enter()?;
+            let to = told.recv().map_err(|_| LabError::OtherEnd)?;
+            rival::push(rival, to, ending)
+        })?;
+        Ok(vec![pushes, drains])
     }
 
     /// What the ends share, for a record.
@@ -145,7 +188,13 @@ async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over
 }
 
 /// The asking end: dials, applies the load, closes.
-async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, stop: &CancellationToken) -> Result<Measurement, LabError> {
+async fn ask(
+    case: &Case,
+    told: &mpsc::Receiver<Listening>,
+    rival: &Taken,
+    schedule: Option<&Scheduled>,
+    stop: &CancellationToken,
+) -> Result<Measurement, LabError> {
     let identity = Identity::generate()?;
     let transport = case.variant.make(&identity, &case.workload)?;
     // Blocks: this runtime has nothing else to do yet.
@@ -156,7 +205,7 @@ async fn ask(case: &Case, told: &mpsc::Receiver<Listening>, stop: &CancellationT
     }
     let links = Links::new(case.variant, &connections)?;
     drop(connections);
-    let mut measured = load::apply(&links, case, &taken, stop).await?;
+    let mut measured = load::apply(&links, case, &taken, rival, schedule, stop).await?;
     let other = accepted.recv().map_err(|_| LabError::OtherEnd)?;
     measured.client = End::of(&links.query);
     measured.server = End::of(&other.query);

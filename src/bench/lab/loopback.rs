@@ -39,7 +39,7 @@ impl Loopback {
 
     fn ends(self) -> Ends {
         let here = Place { namespace: None, address: Ipv4Addr::LOCALHOST.into() };
-        Ends { asking: here.clone(), answering: here, event_interval: self.event_interval }
+        Ends { asking: here.clone(), answering: here, rival: None, events: Vec::new(), event_interval: self.event_interval }
     }
 }
 

@@ -8,12 +8,13 @@ mod loopback;
 #[cfg(target_os = "linux")]
 pub use emulated::{Emulated, play_inside};
 pub use loopback::Loopback;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::{BenchError, Case, Measurement};
+use super::{BenchError, Case, Measurement, Plan};
 
 /// Builds two ends and the path between them, applies a case's load, and takes everything down again.
-pub trait Lab {
+pub trait Lab: Send + Sync {
     /// The name in records: those of different labs never share a table.
     fn name(&self) -> &'static str;
 
@@ -23,8 +24,23 @@ pub trait Lab {
     /// The rates in 10^6 bits per second, if the path has configured ones: to the answering end, and back.
     fn rates_mbps(&self) -> Option<[f64; 2]>;
 
+    /// When the path's last scheduled event is over, from the lab's start.
+    fn last_event(&self) -> Option<Duration> {
+        None
+    }
+
     /// What shares which thread or process: the one's work is the other's delay.
     fn threads(&self) -> String;
+
+    /// Measures the lab against what it claims, for a plan: what isn't so, a line each. `None` if it claims nothing.
+    ///
+    /// # Errors
+    /// [`BenchError::Plan`] if this machine can't have the lab, [`BenchError::Emulation`] if it fails,
+    /// [`BenchError::Interrupted`] after `stop`.
+    fn check(&self, plan: &Plan, stop: &CancellationToken) -> Result<Option<Vec<String>>, BenchError> {
+        let _ = (plan, stop);
+        Ok(None)
+    }
 
     /// Measures one case, on a connection of its own. `stop` ends it early: what was measured then is incomplete.
     ///

@@ -2,6 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,10 +18,19 @@ use super::{
     schedule,
     timer::Timer,
 };
-use crate::bench::{Case, Flood, Measurement, Workload, error::LabError, measurement::Times};
+use crate::bench::{Case, Flood, Measurement, Series, Workload, error::LabError, measurement::Times, recovery::STEP};
 
 /// After an interruption answers are waited for so long.
 const INTERRUPTED_GRACE: Duration = Duration::from_millis(250);
+
+/// The path's scheduled events.
+#[derive(Debug)]
+pub(crate) struct Scheduled {
+    /// When the lab started.
+    pub(crate) start: Instant,
+    /// From and until, from then on.
+    pub(crate) events: Vec<[Duration; 2]>,
+}
 
 /// How the load ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,15 +60,22 @@ enum Until {
 ///
 /// # Cancel safety
 /// If the future is dropped, the flood ends and nothing is known.
-pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &CancellationToken) -> Result<Measurement, LabError> {
+pub(crate) async fn apply(
+    links: &Links,
+    case: &Case,
+    taken: &Taken,
+    rival: &Taken,
+    schedule: Option<&Scheduled>,
+    stop: &CancellationToken,
+) -> Result<Measurement, LabError> {
     let work = &case.workload;
     let back = Arc::new(Taken::default());
     let queries = Queries::new(links, work, case.seed, back.clone())?;
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), back.clone()))));
     let _flood = (case.flood != Flood::None).then(|| flood(links, case));
-    let taken = || [taken.bytes(), back.bytes()];
+    let taken = || [taken.bytes(), back.bytes(), rival.bytes()];
 
-    let began = Cell::new(None);
+    let (began, sampled) = (Cell::new(None), RefCell::default());
     let edges = async {
         sleep_until((queries.start + work.warm_up).into()).await;
         began.set(Some((Instant::now(), taken())));
@@ -68,12 +85,13 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
         biased;
         () = queries.receive(Until::Over) => Over::Lost,
         () = links.closed() => Over::Lost,
+        never = sample(schedule, &sampled, || taken()[0]) => match never {},
         asked = async { tokio::join!(queries.ask(), edges).0 } => asked.map(|()| Over::Applied)?,
         () = stop.cancelled() => Over::Stopped,
     };
     let ended = Instant::now();
     let (at, before) = began.get().unwrap_or((ended, taken()));
-    let [belief_bytes, belief_bytes_back] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
+    let [belief_bytes, belief_bytes_back, rival_bytes] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
 
     // The last answers, under the same flood.
     let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
@@ -83,6 +101,7 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
         () = tokio::time::sleep(grace) => true,
         () = stop.cancelled(), if over == Over::Applied => false,
     };
+    let series = schedule.map(|schedule| queries.series(schedule, &sampled.take()));
     let (latency, unfinished, lateness) = queries.sum_up(ended)?;
     let failure = links.close_reason().map(|closed| closed.to_string());
     Ok(Measurement {
@@ -91,11 +110,25 @@ pub(crate) async fn apply(links: &Links, case: &Case, taken: &Taken, stop: &Canc
         lateness,
         belief_bytes,
         belief_bytes_back,
+        rival_bytes,
         window: ended.saturating_duration_since(at),
         complete: over == Over::Applied && all && failure.is_none(),
         failure,
+        series,
         ..Measurement::empty()?
     })
+}
+
+/// Notes what was taken at each step since the lab's start, and when the first step was.
+async fn sample(schedule: Option<&Scheduled>, sampled: &RefCell<(Duration, Vec<u64>)>, taken: impl Fn() -> u64) -> Infallible {
+    let Some(schedule) = schedule else { return std::future::pending().await };
+    let first = u32::try_from(schedule.start.elapsed().as_millis() / STEP.as_millis()).unwrap_or(0) + 1;
+    sampled.borrow_mut().0 = STEP * first;
+    for step in first.. {
+        sleep_until((schedule.start + STEP * step).into()).await;
+        sampled.borrow_mut().1.push(taken());
+    }
+    std::future::pending().await
 }
 
 /// Sends BELIEFs over and over, as fast as their class permits, until it's dropped or the connection is over.
@@ -190,6 +223,14 @@ impl<'a> Queries<'a> {
                 progress.open = progress.open.saturating_sub(1);
             }
         }
+    }
+
+    /// What happened when, from the lab's start.
+    fn series(&self, schedule: &Scheduled, (first, samples): &(Duration, Vec<u64>)) -> Series {
+        let start = self.start.saturating_duration_since(schedule.start);
+        let progress = self.progress.borrow();
+        let queries: Vec<_> = self.due.iter().zip(&progress.answered).map(|(due, took)| (start + *due, *took)).collect();
+        Series::new(*first, samples, &queries, &schedule.events, start + self.work.warm_up)
     }
 
     /// The latencies of all queries due after the warm-up and before `ended`, the number of those without an answer,

@@ -6,10 +6,11 @@ mod answer;
 mod ask;
 mod links;
 mod message;
+pub(super) mod rival;
 mod schedule;
 mod timer;
 
 pub(super) use answer::{Taken, answer};
-pub(super) use ask::apply;
+pub(super) use ask::{Scheduled, apply};
 pub(super) use links::{Lane, Links};
 pub(super) use message::HEAD;
