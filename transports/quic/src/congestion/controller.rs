@@ -40,7 +40,9 @@ impl Controller for Delay {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, _: bool, _: Option<u64>) {
-        self.model.on_acks_end(now, in_flight);
+        if self.model.on_acks_end(now, in_flight) {
+            tracing::trace!(model = %self.model, in_flight, window = self.model.window(), "round");
+        }
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {

@@ -61,7 +61,7 @@ impl Model {
     /// Whether there's a rival.
     pub(super) fn meets_company(&mut self, round: &Round) -> bool {
         let path = &self.path;
-        let capacity = path.capacity();
+        let capacity = path.width();
         let ours = OURS * path.target() * (capacity / path.rate).sqrt() + 4.0 * path.roughness.get();
         let crowded = round.rtt - path.base > self.crowd_queue().min(ours) && path.rate < SHORT * capacity;
         self.company.crowded = if crowded { self.company.crowded + 1 } else { 0 };
@@ -90,7 +90,7 @@ impl Model {
 
     pub(super) fn company(&mut self, round: &Round) {
         let queue = round.rtt - self.path.base;
-        let capacity = self.path.capacity();
+        let capacity = self.path.width();
         let whole = capacity * round.rtt;
         let state = &mut self.company;
         state.high_queue = (state.high_queue * FORGET).max(queue);

@@ -121,12 +121,14 @@ impl Model {
         }
     }
 
-    /// All packets of one ACK are told.
-    pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
+    /// All packets of one ACK are told. Whether a round is over.
+    pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) -> bool {
         self.in_flight = in_flight as f64;
-        if let Some(round) = self.round.end(now, in_flight) {
-            self.on_round(&round);
+        let round = self.round.end(now, in_flight);
+        if let Some(round) = &round {
+            self.on_round(round);
         }
+        round.is_some()
     }
 
     fn on_round(&mut self, round: &Round) {

@@ -11,6 +11,8 @@ use super::{DelayConfig, after, dispersion::Dispersion, roughness::Roughness, ro
 pub(super) const BASE_MEMORY: Duration = Duration::from_secs(10);
 /// The same for the highest rate. Longer, so that a rival doesn't make us forget what the path can carry.
 pub(super) const RATE_MEMORY: Duration = Duration::from_secs(15);
+/// How long the bursts' agreement counts after its end.
+const AGREED_MEMORY: Duration = Duration::from_secs(60);
 /// Rounds over which the rate is averaged: a single round is off by one burst in twenty.
 const AVERAGED: usize = 4;
 /// Rounds among which the highest rate is taken for the window's step.
@@ -34,6 +36,8 @@ pub(super) struct Path {
     pub(super) rate: f64,
     /// The share of bytes lost, over some thirty rounds.
     pub(super) loss: f64,
+    /// The last rate on which bursts agreed, and when.
+    agreed: Option<(f64, Instant)>,
     peak: f64,
     next_peak: f64,
     peak_at: Instant,
@@ -52,6 +56,7 @@ impl Path {
             rates: VecDeque::new(),
             rate: 0.0,
             loss: 0.0,
+            agreed: None,
             peak: 0.0,
             next_peak: 0.0,
             peak_at: now,
@@ -87,6 +92,11 @@ impl Path {
     /// Takes in a round that the window limited.
     pub(super) fn on_round(&mut self, round: &Round) {
         self.loss += (round.loss() - self.loss) / 32.0;
+        match self.dispersion() {
+            Some(rate) => self.agreed = Some((rate, round.end)),
+            None if self.agreed.is_some_and(|(_, at)| after(round.end, at, AGREED_MEMORY)) => self.agreed = None,
+            None => {}
+        }
         if self.rates.len() == BEST_OF {
             self.rates.pop_front();
         }
@@ -131,6 +141,11 @@ impl Path {
     /// The bottleneck's rate, whoever uses it. Bytes per second.
     pub(super) fn capacity(&self) -> f64 {
         self.peak.max(self.dispersion().unwrap_or(0.0))
+    }
+
+    /// The same where a rival's bursts between ours may have ended the agreement among ours: the path is still as wide.
+    pub(super) fn width(&self) -> f64 {
+        self.agreed.map_or(0.0, |(rate, _)| rate).max(self.capacity())
     }
 
     /// The highest rate of the last rounds.
