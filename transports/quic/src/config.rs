@@ -42,12 +42,12 @@ impl CongestionControl {
         }
     }
 
-    fn factory(self) -> Arc<dyn ControllerFactory + Send + Sync> {
+    fn factory(self, delay: DelayConfig) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
             Self::Cubic => Arc::new(CubicConfig::default()),
             Self::Bbr => Arc::new(BbrConfig::default()),
             Self::NewReno => Arc::new(NewRenoConfig::default()),
-            Self::Delay => Arc::new(DelayConfig::default()),
+            Self::Delay => Arc::new(delay),
         }
     }
 }
@@ -58,6 +58,8 @@ impl CongestionControl {
 pub struct QuicConfig {
     /// The congestion controller.
     pub congestion: CongestionControl,
+    /// The parts of [`CongestionControl::Delay`]: each can be switched off, to see what it gives.
+    pub delay: DelayConfig,
     /// Kernel buffers of each UDP socket in bytes, each way; what the kernel cut is logged.
     pub socket_buffer: usize,
     /// The most that is handed to quinn and not acknowledged, in bytes. Worst-case memory per connection.
@@ -69,10 +71,11 @@ pub struct QuicConfig {
     /// and a stream for each costs more than it gives.
     pub message_streams: Option<Duration>,
     /// When a message on such a stream is sent again as a datagram, as long as it isn't acknowledged: times from its
-    /// departure. Empty: never. All copies of a connection together are at most 5% of the bytes sent or 64 kB/s, and a
-    /// tenth of what the path carries.
+    /// departure. Empty: never. All copies of a connection together are at most 5% of the bytes sent or 64 kB/s, whichever
+    /// is more, and a tenth of what the path carries, once [`CongestionControl::Delay`] knows that.
     pub copies: Vec<Duration>,
-    /// Asks a path that has fallen silent for life signs more often than quinn does by itself: see `docs/WIRE.md`.
+    /// Asks a path that has fallen silent for life signs more often than quinn does by itself, so that the end of an outage
+    /// is noticed at once: see `docs/WIRE.md`, section 6.
     pub rescue: bool,
     /// Writes one qlog file per connection into this directory.
     pub qlog: Option<PathBuf>,
@@ -84,6 +87,7 @@ impl Default for QuicConfig {
     fn default() -> Self {
         Self {
             congestion: CongestionControl::default(),
+            delay: DelayConfig::default(),
             // A burst of a 1 Gbit/s path for 16 ms, or of 64 GSO batches.
             socket_buffer: 2 * 1024 * 1024,
             max_in_flight: 8 * 1024 * 1024,
@@ -168,7 +172,7 @@ pub(crate) fn transport(
         .allow_spin(true)
         .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .congestion_controller_factory(Arc::new(Factory { inner: config.congestion.factory(), published: published.clone() }))
+        .congestion_controller_factory(Arc::new(Factory { inner: config.congestion.factory(config.delay), published: published.clone() }))
         .enable_segmentation_offload(true)
         .qlog_stream(qlog);
     Arc::new(transport)

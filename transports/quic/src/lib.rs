@@ -3,8 +3,11 @@
 //! * [`QuicTransport`] dials and listens; it's a [`Transport`](peerlane_transport::Transport) like any other.
 //! * Each class has one long-lived stream per direction; a large message of an `Any` class has a stream of its
 //!   own, in its class's priority. Small messages of a `Datagram` class travel as datagrams (RFC 9221) when they
-//!   fit. Where a round trip is long, small messages of urgent `Any` classes have a stream each, and a copy as a
-//!   datagram while they aren't acknowledged ([`QuicConfig::message_streams`], [`QuicConfig::copies`]). Control frames have the connection's one bidirectional stream.
+//!   fit. Where a round trip is long, small messages of urgent `Any` classes have a stream each, and copies as
+//!   datagrams while they aren't acknowledged ([`QuicConfig::message_streams`], [`QuicConfig::copies`]). Control frames
+//!   have the connection's one bidirectional stream.
+//! * The congestion controller is our own ([`CongestionControl::Delay`]): it keeps the bottleneck's queue short, so that
+//!   priorities mean something, and gives up no rate to random loss. After an outage [`QuicConfig::rescue`] finds its end.
 //! * What is handed to quinn and not acknowledged follows the congestion window, so that the session's scheduler
 //!   decides what leaves next, not quinn's queues; urgent classes and control frames aren't held by what a flood
 //!   has in flight (`budget`).
