@@ -27,8 +27,6 @@ pub(crate) struct Published {
     acked_at: AtomicU64,
     /// Bytes in flight.
     in_flight: AtomicU64,
-    /// Share of bytes lost lately, in millionths.
-    loss: AtomicU64,
     /// What the bottleneck carries, bits per second; 0: unknown.
     capacity: AtomicU64,
     start: Instant,
@@ -45,7 +43,6 @@ impl Published {
             rtt: AtomicU64::new(0),
             acked_at: AtomicU64::new(0),
             in_flight: AtomicU64::new(0),
-            loss: AtomicU64::new(0),
             capacity: AtomicU64::new(0),
             start: now(),
             rescue: AtomicU64::new(0),
@@ -75,7 +72,7 @@ impl Published {
         Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt / 4, |bits| bits / 80))
     }
 
-    /// Packets may leave beyond the window, until something is acknowledged or lost.
+    /// Packets may leave beyond the window, until something is acknowledged.
     pub(crate) fn rescue(&self, packets: u64) {
         self.rescue.fetch_add(packets * LARGEST_PACKET, Ordering::Relaxed);
     }
@@ -88,12 +85,6 @@ impl Published {
     /// Bytes in flight. Below the window by more than a burst while there's something to send: quinn holds too little.
     pub(crate) fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
-    }
-
-    /// The share of bytes that was lost lately, 0 to 1: how much a copy is worth.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the sender of datagram copies"))]
-    pub(crate) fn loss(&self) -> f64 {
-        self.loss.load(Ordering::Relaxed) as f64 / 1e6
     }
 
     /// What the bottleneck carries, in bits per second, where the controller knows: what copies may cost.
@@ -131,7 +122,7 @@ pub(crate) struct Factory {
 impl ControllerFactory for Factory {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
         let inner = self.inner.clone().build(now, current_mtu);
-        let wrapped = Publishing { inner, published: self.published.clone(), in_flight: 0, outcome: (0, 0) };
+        let wrapped = Publishing { inner, published: self.published.clone(), in_flight: 0 };
         wrapped.publish();
         Box::new(wrapped)
     }
@@ -141,12 +132,7 @@ struct Publishing {
     inner: Box<dyn Controller>,
     published: Arc<Published>,
     in_flight: u64,
-    /// Bytes acknowledged and lost; both are halved when they're more than [`LOSS_MEMORY`].
-    outcome: (u64, u64),
 }
-
-/// Bytes that the published loss reaches back: about two hundred packets to four hundred.
-const LOSS_MEMORY: u64 = 512 * 1024;
 
 impl Publishing {
     /// Whether the window isn't what limits the flow (RFC 9002, section 7.8): quinn's own flag only says whether the last
@@ -155,17 +141,7 @@ impl Publishing {
         app_limited || self.in_flight.saturating_mul(2) < self.inner.window()
     }
 
-    fn count(&mut self, acked: u64, lost: u64) {
-        self.outcome = (self.outcome.0.saturating_add(acked), self.outcome.1.saturating_add(lost));
-        if self.outcome.0.saturating_add(self.outcome.1) > LOSS_MEMORY {
-            self.outcome = (self.outcome.0 / 2, self.outcome.1 / 2);
-        }
-    }
-
     fn publish(&self) {
-        let (acked, lost) = self.outcome;
-        let millionths = lost.saturating_mul(1_000_000) / acked.saturating_add(lost).max(1);
-        self.published.loss.store(millionths, Ordering::Relaxed);
         self.published.in_flight.store(self.in_flight, Ordering::Relaxed);
         self.published.capacity.store(self.inner.metrics().pacing_rate.unwrap_or(0), Ordering::Relaxed);
         self.published.window.store(self.inner.window(), Ordering::Relaxed);
@@ -183,7 +159,6 @@ impl Controller for Publishing {
     fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, app_limited: bool, rtt: &RttEstimator) {
         let limited = self.limited(app_limited);
         self.in_flight = self.in_flight.saturating_sub(bytes);
-        self.count(bytes, 0);
         self.published.rtt.store(u64::try_from(rtt.get().as_micros()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
         self.inner.on_ack(now, sent, bytes, limited, rtt);
     }
@@ -199,7 +174,6 @@ impl Controller for Publishing {
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent_congestion: bool, lost_bytes: u64) {
         self.inner.on_congestion_event(now, sent, is_persistent_congestion, lost_bytes);
         self.in_flight = self.in_flight.saturating_sub(lost_bytes);
-        self.count(0, lost_bytes);
         self.publish();
     }
 
@@ -217,12 +191,7 @@ impl Controller for Publishing {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Self {
-            inner: self.inner.clone_box(),
-            published: self.published.clone(),
-            in_flight: self.in_flight,
-            outcome: self.outcome,
-        })
+        Box::new(Self { inner: self.inner.clone_box(), published: self.published.clone(), in_flight: self.in_flight })
     }
 
     fn initial_window(&self) -> u64 {
@@ -260,12 +229,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_sender_of_copies_needs_is_published() {
+    fn what_the_driver_needs_is_published() {
         let published = Published::new();
         let factory = Arc::new(Factory { inner: Arc::new(CubicConfig::default()), published: published.clone() });
         let now = Instant::now();
         let mut controller = factory.build(now, 1200);
-        assert_eq!((published.since_ack(), published.loss(), published.capacity()), (None, 0.0, None));
+        assert_eq!((published.since_ack(), published.capacity()), (None, None));
         controller.on_sent(now, 5000, 3);
         published.rescue(2);
         assert_eq!(controller.window(), published.window() + 3000, "a rescue is quinn's alone");
@@ -275,6 +244,5 @@ mod tests {
         assert_eq!(published.in_flight(), 4000);
         controller.on_congestion_event(now, now, false, 1000);
         assert_eq!(published.in_flight(), 3000);
-        assert_eq!(published.loss(), 1.0);
     }
 }
