@@ -116,6 +116,26 @@ fn a_slow_application_neither_opens_the_window_nor_ends_start_up_for_good() {
 }
 
 #[test]
+fn a_path_stays_as_wide_as_the_bursts_showed_when_they_no_longer_agree() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    // Rounds that the window limits, whatever else the bursts have led to.
+    let burst = |path: &mut Fluid| {
+        (path.model.phase, path.model.window) = (Phase::StartUp(StartUp::new()), 12_000.0);
+        path.burst(10);
+    };
+    for _ in 0..40 {
+        burst(&mut path);
+    }
+    let shown = path.model.bottleneck().unwrap();
+    for i in 0..100 {
+        path.rate = if i % 2 == 0 { 5e6 } else { 1e6 };
+        burst(&mut path);
+    }
+    assert_eq!(path.model.bottleneck(), None);
+    assert!(path.model.path.width() > 0.9 * shown as f64, "{}", path.model.path.width());
+}
+
+#[test]
 fn a_rival_queue_is_met_and_its_absence_noticed() {
     let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
     for _ in 0..60 {
