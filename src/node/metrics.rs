@@ -130,6 +130,9 @@ pub(super) fn add_stats(into: &mut [ClassStats], stats: &ConnectionStats) {
         sum.sent_bytes += class.sent_bytes;
         sum.queue_time += class.queue_time;
         sum.queue_time_max = sum.queue_time_max.max(class.queue_time_max);
+        sum.blocked_time += class.blocked_time;
+        sum.receive_time += class.receive_time;
+        sum.receive_time_max = sum.receive_time_max.max(class.receive_time_max);
         sum.queued_bytes += class.queued_bytes;
         sum.superseded += class.superseded;
         sum.received_messages += class.received_messages;
@@ -205,6 +208,8 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
             let seconds = |nanoseconds: u64| Duration::from_nanos(nanoseconds).as_secs_f64();
             for (name, help, value) in [
                 ("peerlane_send_queue_seconds", "Time that messages waited to be sent", stats.queue_time.as_secs_f64()),
+                ("peerlane_send_blocked_seconds", "Time that senders waited for room in the queue", stats.blocked_time.as_secs_f64()),
+                ("peerlane_receive_queue_seconds", "Time that messages waited, arrived, to be taken", stats.receive_time.as_secs_f64()),
                 ("peerlane_handler_queue_seconds", "Time that messages waited for a handler", seconds(own.queue_time.get())),
                 ("peerlane_handler_seconds", "Time that handlers took", seconds(own.handler_time.get())),
             ] {

@@ -9,10 +9,14 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::{
+    sync::{Notify, Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::queue::cost;
 use crate::{RecvError, limits, sync::Mutex};
@@ -47,11 +51,14 @@ impl Inbound {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     budget: Semaphore,
-    queue: Mutex<VecDeque<Inbound>>,
+    /// What has arrived, and when.
+    queue: Mutex<VecDeque<(Instant, Inbound)>>,
     arrived: Notify,
     pub(crate) messages: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) dropped: AtomicU64,
+    waited_ns: AtomicU64,
+    waited_max_ns: AtomicU64,
 }
 
 impl Inbox {
@@ -63,6 +70,8 @@ impl Inbox {
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            waited_ns: AtomicU64::new(0),
+            waited_max_ns: AtomicU64::new(0),
         }
     }
 
@@ -83,15 +92,18 @@ impl Inbox {
             self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
         self.messages.fetch_add(1, Ordering::Relaxed);
-        self.queue.lock().push_back(message);
+        self.queue.lock().push_back((Instant::now(), message));
         self.arrived.notify_one();
     }
 
     pub(crate) fn pop(&self) -> Option<Inbound> {
         let mut queue = self.queue.lock();
-        let message = queue.pop_front()?;
+        let (arrived, message) = queue.pop_front()?;
         let more = !queue.is_empty();
         drop(queue);
+        let waited = u64::try_from(arrived.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.waited_ns.fetch_add(waited, Ordering::Relaxed);
+        self.waited_max_ns.fetch_max(waited, Ordering::Relaxed);
         if let Inbound::Whole(bytes) = &message {
             self.budget.add_permits(cost(bytes.len()));
         } else {
@@ -102,6 +114,12 @@ impl Inbox {
             self.arrived.notify_one();
         }
         Some(message)
+    }
+
+    /// How long messages waited here, summed, and the longest.
+    pub(crate) fn waited(&self) -> (Duration, Duration) {
+        let get = |counter: &AtomicU64| Duration::from_nanos(counter.load(Ordering::Relaxed));
+        (get(&self.waited_ns), get(&self.waited_max_ns))
     }
 
     /// The next message, or `None` when the connection is over and all is taken.
@@ -264,5 +282,25 @@ impl Drop for MessageReader {
                 (self.shared.on_stop)(code);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_from_arrival_to_the_application_is_counted() {
+        let inbox = Inbox::new(1 << 20);
+        for _ in 0..2 {
+            inbox.try_reserve(3).unwrap().deliver(Inbound::Whole(Bytes::from_static(b"abc")));
+        }
+        let second = Duration::from_secs(1);
+        tokio::time::advance(second).await;
+        inbox.pop().unwrap();
+        tokio::time::advance(2 * second).await;
+        inbox.pop().unwrap();
+        assert_eq!(inbox.waited(), (4 * second, 3 * second));
     }
 }

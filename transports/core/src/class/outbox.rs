@@ -140,13 +140,13 @@ struct Gate {
 
 impl Gate {
     /// Takes room for a message, in turn with the others who wait for some.
-    async fn pay(&self, cost: usize) -> Result<SemaphorePermit<'_>, AcquireError> {
+    async fn pay(&self, cost: usize, counters: &SendCounters) -> Result<SemaphorePermit<'_>, AcquireError> {
         match self.budget.try_acquire_many(cost as u32) {
             Err(TryAcquireError::NoPermits) => {}
             Ok(paid) => return Ok(paid),
             Err(TryAcquireError::Closed) => return self.budget.acquire().await,
         }
-        let _waiting = Waiting::new(self);
+        let _waiting = Waiting::new(self, counters);
         self.budget.acquire_many(cost as u32).await
     }
 
@@ -164,22 +164,27 @@ impl Gate {
 }
 
 /// A sender that waits for room.
-struct Waiting<'a>(&'a Gate);
+struct Waiting<'a> {
+    gate: &'a Gate,
+    counters: &'a SendCounters,
+    since: Instant,
+}
 
 impl<'a> Waiting<'a> {
-    fn new(gate: &'a Gate) -> Self {
+    fn new(gate: &'a Gate, counters: &'a SendCounters) -> Self {
         gate.waiting.fetch_add(1, Ordering::SeqCst);
         // What was held back for others counts for this one too.
         gate.release();
-        Self(gate)
+        Self { gate, counters, since: Instant::now() }
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        self.counters.blocked(self.since.elapsed());
         // Nobody is left for whom it could be held back.
-        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.release();
+        if self.gate.waiting.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.gate.release();
         }
     }
 }
@@ -247,7 +252,7 @@ impl Outbox {
     /// Waits for room and queues a whole message.
     pub(crate) async fn send(&self, class: ClassId, message: Bytes) -> Result<(), SendError> {
         let gate = self.check(class, message.len())?;
-        let Ok(paid) = gate.pay(cost(message.len())).await else { return Err(self.closed_error()) };
+        let Ok(paid) = gate.pay(cost(message.len()), &self.counters[class.index()]).await else { return Err(self.closed_error()) };
         self.push(class, message, None)?;
         paid.forget();
         Ok(())
@@ -748,6 +753,25 @@ mod tests {
             None => 0,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_that_senders_wait_is_counted_and_so_is_that_of_one_who_gave_up() {
+        let outbox = outbox(1 << 20);
+        fill(&outbox);
+        let blocked = || outbox.counters()[0].snapshot().blocked_time;
+        let second = std::time::Duration::from_secs(1);
+        assert!(tokio::time::timeout(second, outbox.send(CLASS, message())).await.is_err());
+        assert_eq!(blocked(), second);
+        let room = async {
+            tokio::time::sleep(second).await;
+            assert!((0..9).all(|_| take(&outbox) > 0));
+        };
+        let (sent, ()) = tokio::join!(outbox.send(CLASS, message()), room);
+        sent.unwrap();
+        assert_eq!(blocked(), 2 * second);
+        outbox.send(CLASS, message()).await.unwrap();
+        assert_eq!(blocked(), 2 * second, "there was room");
     }
 
     #[test]

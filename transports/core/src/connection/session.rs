@@ -433,6 +433,8 @@ impl Session {
             received_messages: inbox.messages.load(Ordering::Relaxed),
             received_bytes: inbox.bytes.load(Ordering::Relaxed),
             dropped: inbox.dropped.load(Ordering::Relaxed),
+            receive_time: inbox.waited().0,
+            receive_time_max: inbox.waited().1,
             ..counters.snapshot()
         };
         let rtt = self.ping_rtt_us.load(Ordering::Relaxed);

@@ -13,6 +13,7 @@ pub(crate) struct SendCounters {
     waited_ns: AtomicU64,
     waited_max_ns: AtomicU64,
     pub(crate) superseded: AtomicU64,
+    blocked_ns: AtomicU64,
 }
 
 impl SendCounters {
@@ -23,6 +24,11 @@ impl SendCounters {
         self.waited_max_ns.fetch_max(waited_max, Ordering::Relaxed);
     }
 
+    /// A sender has waited so long for room.
+    pub(crate) fn blocked(&self, waited: Duration) {
+        self.blocked_ns.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     pub(crate) fn snapshot(&self) -> ClassStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ClassStats {
@@ -31,6 +37,7 @@ impl SendCounters {
             queue_time: Duration::from_nanos(get(&self.waited_ns)),
             queue_time_max: Duration::from_nanos(get(&self.waited_max_ns)),
             superseded: get(&self.superseded),
+            blocked_time: Duration::from_nanos(get(&self.blocked_ns)),
             ..ClassStats::default()
         }
     }
@@ -48,6 +55,8 @@ pub struct ClassStats {
     pub queue_time: Duration,
     /// The longest such wait.
     pub queue_time_max: Duration,
+    /// Time that senders waited for room in the queue, summed over them, those included that gave up.
+    pub blocked_time: Duration,
     /// Bytes waiting now.
     pub queued_bytes: u64,
     /// Messages replaced by a newer one of their key.
@@ -56,6 +65,10 @@ pub struct ClassStats {
     pub received_messages: u64,
     /// Bytes of whole messages received.
     pub received_bytes: u64,
+    /// Time from a message's arrival (of a streamed one: of its beginning) until the application took it, summed.
+    pub receive_time: Duration,
+    /// The longest such time.
+    pub receive_time_max: Duration,
     /// Datagrams dropped because the receive queue was full.
     pub dropped: u64,
 }
