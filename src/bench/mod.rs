@@ -18,13 +18,15 @@
 //!
 //! # Provided
 //! The loopback lab (real time, this machine's kernel, no impairment); the virtual and the netem lab, with any profile of
-//! `netem/`; the query workload with floods one way and both ways, alone or beside a kernel TCP
+//! `netem/`; what a transport [costs](cost); the query workload with floods one way and both ways, alone or beside a kernel TCP
 //! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
-//! The workloads transact, propagate, connect, bulk and cost; confidence intervals; plots. Numbers of a debug build or,
+//! The workloads transact, propagate and connect; confidence intervals; plots. Numbers of a debug build or,
 //! in real time, of a busy machine mean little; both are named in the record.
 
+#[cfg(target_os = "linux")]
+pub mod cost;
 mod environment;
 mod error;
 mod lab;

@@ -210,14 +210,14 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
     grid
 }
 
-fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
+pub(super) fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
     // A loss of nothing may be a little less than what was set.
     let value = value.map(|value| if value.abs() < 0.5 * 0.1_f64.powi(i32::try_from(digits).unwrap_or(0)) { 0.0 } else { value });
     value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value:.digits$}{unit}"))
 }
 
 /// Columns as wide as they need to be; one with nothing in it isn't shown.
-struct Grid {
+pub(super) struct Grid {
     heads: Vec<&'static str>,
     rows: Vec<Vec<String>>,
 }
@@ -226,12 +226,12 @@ impl Grid {
     /// The first three columns stand on the left, the others on the right.
     const LEFT: usize = 3;
 
-    fn new(heads: &[&'static str]) -> Self {
+    pub(super) fn new(heads: &[&'static str]) -> Self {
         Self { heads: heads.to_vec(), rows: Vec::new() }
     }
 
     /// Adds a row; cells at its end may be missing.
-    fn add(&mut self, cells: Vec<String>) {
+    pub(super) fn add(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
     }
 }

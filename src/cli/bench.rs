@@ -18,6 +18,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::CliError;
 
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WorkloadName {
+    /// QUERY latency in an open loop, beside a flood or not.
+    Query,
+    /// Memory per idle peer, processor time per gigabyte and per million messages; over loopback, in real time.
+    Cost,
+}
+
 /// Where it's measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LabName {
@@ -36,6 +45,7 @@ Examples:
   peerlane bench --lab virtual --profile wan-loss1 --transport tcp-per-class-bbr,quic --flood none,full,both-ways
   peerlane bench --lab virtual --profile shared --flood full --rival none,cubic,bbr
   peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
+  peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
 Columns: latencies in ms; BELIEF's goodput, and the rival's, in Mbit/s and as a share of the profile's rate (headers cap it
@@ -52,6 +62,12 @@ pub(super) struct Args {
     /// Where to measure.
     #[arg(long, value_enum, default_value_t = LabName::Loopback)]
     lab: LabName,
+    /// What to measure. `cost` takes --transport, --peers, --runs, --belief-bytes, --quick and --json alone.
+    #[arg(long, value_enum, default_value_t = WorkloadName::Query)]
+    workload: WorkloadName,
+    /// Idle peers whose memory is measured, for `cost` [default: 1000, quick: 50].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    peers: Option<u64>,
     /// Impairments of the path, by their names (`netem/lab profiles`) or files; not for loopback [default: wan].
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
     profile: Vec<String>,
@@ -102,6 +118,9 @@ pub(super) struct Args {
     /// Plays both ends within a lab, by the order in this directory: the program calls itself with it.
     #[arg(long, value_name = "DIRECTORY", hide = true)]
     in_lab: Option<PathBuf>,
+    /// Plays the taking side of `cost`: the program calls itself with it.
+    #[arg(long, value_name = "NAME", value_parser = variants(), hide = true)]
+    in_cost: Option<Variant>,
 }
 
 /// The profile if none is named.
@@ -217,10 +236,16 @@ fn time(text: &str) -> Result<Duration, String> {
 /// What can't be run, built or written; [`CliError::Interrupted`] if not all of it was measured to the end.
 pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
     #[cfg(target_os = "linux")]
-    if let Some(directory) = &args.in_lab {
-        return Ok(bench::play_inside(directory)?);
+    match (&args.in_lab, args.in_cost) {
+        (Some(directory), _) => return Ok(bench::play_inside(directory)?),
+        (_, Some(variant)) => return Ok(bench::cost::play_other(variant)?),
+        _ => {}
     }
-    match measure(args, log)? {
+    let ended = match args.workload {
+        WorkloadName::Query => measure(args, log)?,
+        WorkloadName::Cost => measure_cost(args)?,
+    };
+    match ended {
         Ended::Whole => Ok(()),
         Ended::Interrupted => Err(CliError::Interrupted),
         Ended::Incomplete => Err(CliError::Failed("not all of it could be measured".into())),
@@ -284,6 +309,48 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
     })
 }
 
+#[cfg(target_os = "linux")]
+fn measure_cost(args: &Args) -> Result<Ended, BenchError> {
+    use bench::cost::{CostPlan, cost, table};
+    if args.lab != LabName::Loopback || !args.profile.is_empty() {
+        return Err(BenchError::Plan { what: "cost is measured in real time, without a network between: --lab loopback".to_owned() });
+    }
+    let mut plan = CostPlan::default();
+    if args.quick {
+        (plan.peers, plan.bytes, plan.messages, plan.runs) = (50, plan.bytes / 20, plan.messages / 20, 1);
+    }
+    plan.variants = deduplicated(&args.transport);
+    plan.peers = args.peers.unwrap_or(plan.peers);
+    plan.runs = args.runs.unwrap_or(plan.runs);
+    plan.belief_bytes = args.belief_bytes;
+    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let stop = CancellationToken::new();
+    let _interrupts = Interrupts::watch(&stop);
+    let progress = Progress::new(plan.variants.len() * plan.runs as usize);
+    let mut measured = Vec::new();
+    let result = cost(&plan, &stop, |record| {
+        progress.over();
+        if let Some(records) = &mut records {
+            records.line(&serde_json::to_string(&record).map_err(|error| BenchError::Output(error.into()))?)?;
+        }
+        measured.push(record);
+        Ok(())
+    });
+    let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
+    let table = if measured.is_empty() { String::new() } else { table(&plan, &measured) };
+    progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    match result {
+        Ok(()) => Ok(Ended::Whole),
+        Err(BenchError::Interrupted) => Ok(Ended::Interrupted),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn measure_cost(_: &Args) -> Result<Ended, BenchError> {
+    Err(BenchError::Plan { what: "cost is measured on Linux alone".to_owned() })
+}
+
 /// A short measurement for `peerlane demo`: its table.
 pub(super) async fn demo() -> Result<(), CliError> {
     let plan = Plan {
@@ -327,8 +394,11 @@ impl Records {
     }
 
     fn write(&mut self, outcome: &Outcome) -> Result<(), BenchError> {
-        let written = outcome.record.to_json().and_then(|line| writeln!(self.out, "{line}")).and_then(|()| self.out.flush());
-        written.map_err(|source| match self.to_stdout {
+        self.line(&outcome.record.to_json().map_err(BenchError::Output)?)
+    }
+
+    fn line(&mut self, line: &str) -> Result<(), BenchError> {
+        writeln!(self.out, "{line}").and_then(|()| self.out.flush()).map_err(|source| match self.to_stdout {
             true => BenchError::Output(source),
             false => BenchError::File { path: self.path.clone(), source },
         })

@@ -19,7 +19,7 @@ impl Lane {
         Ok(Self { connection: connection.clone(), class })
     }
 
-    pub(super) async fn send(&self, message: Bytes) -> Result<(), SendError> {
+    pub(crate) async fn send(&self, message: Bytes) -> Result<(), SendError> {
         self.connection.send(self.class, message).await
     }
 

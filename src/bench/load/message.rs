@@ -8,14 +8,14 @@ pub(crate) const HEAD: usize = 9;
 /// Kinds of message, told apart by their tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Tag {
+pub(crate) enum Tag {
     Query = 1,
     Result = 2,
     Belief = 3,
 }
 
 /// A message of `len` bytes; one shorter than [`HEAD`] is cut.
-pub(super) fn message(tag: Tag, id: u64, len: usize) -> Bytes {
+pub(crate) fn message(tag: Tag, id: u64, len: usize) -> Bytes {
     let mut message = BytesMut::with_capacity(len.max(HEAD));
     message.put_u8(tag as u8);
     message.put_u64(id);

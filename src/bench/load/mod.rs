@@ -5,7 +5,7 @@
 mod answer;
 mod ask;
 mod links;
-mod message;
+pub(super) mod message;
 pub(super) mod rival;
 mod schedule;
 mod timer;
@@ -13,4 +13,4 @@ mod timer;
 pub(super) use answer::{Taken, answer};
 pub(super) use ask::{Scheduled, apply};
 pub(super) use links::{Lane, Links};
-pub(super) use message::HEAD;
+pub(super) use message::{HEAD, Tag};
