@@ -23,6 +23,12 @@ pub enum BenchError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The page couldn't be drawn.
+    #[error("the page: {what}")]
+    Page {
+        /// What the drawing library says.
+        what: String,
+    },
     /// The records couldn't be written to standard output.
     #[error("standard output: {0}")]
     Output(std::io::Error),

@@ -41,6 +41,16 @@ impl Times {
         (!self.0.is_empty()).then(|| micros(self.0.value_at_quantile(share) as f64))
     }
 
+    /// Each time in milliseconds, and the share of all that took longer.
+    pub(super) fn slower(&self) -> Vec<(f64, f64)> {
+        let (all, mut left) = (self.count(), self.count());
+        let share = |bucket: hdrhistogram::iterators::IterationValue<u64>| {
+            left -= bucket.count_at_value().min(left);
+            (bucket.value_iterated_to() as f64 / 1e6, left as f64 / all as f64)
+        };
+        self.0.iter_recorded().map(share).collect()
+    }
+
     /// The longest, in microseconds.
     pub fn max(&self) -> Option<f64> {
         (!self.0.is_empty()).then(|| micros(self.0.max() as f64))
@@ -252,6 +262,12 @@ impl Measurement {
 }
 
 impl Measurement {
+    /// The share of packets that an emulated network without a schedule loses where the flood goes.
+    pub(super) fn loss_set(&self) -> Option<f64> {
+        let network = self.network.as_ref().filter(|network| !network.scheduled)?;
+        network.queues.iter().find(|queue| queue.bottleneck && queue.direction == Direction::Forward).map(|queue| queue.loss_set)
+    }
+
     /// Packets lost through our own doing, where the flood goes. In an emulated network it's what the bottlenecks dropped
     /// beyond what is set; beside a rival, and without a network, what the transport says, less what is set. `None` if
     /// nobody knows: TCP doesn't, and a schedule that swallows packets is in all counters.

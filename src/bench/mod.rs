@@ -32,6 +32,7 @@ mod error;
 mod lab;
 mod load;
 mod measurement;
+pub mod page;
 mod plan;
 mod record;
 mod recovery;

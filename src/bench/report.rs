@@ -2,21 +2,32 @@
 
 use std::fmt::Write;
 
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
 use super::{
     Flood, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
     measurement::{Loss, Times, goodput},
 };
 
+/// Fewer runs than these say nothing of how they differ.
+const RUNS: usize = 3;
+/// Resamples for an interval.
+const RESAMPLES: usize = 500;
+
 /// What isn't known or wasn't measured.
 const NOTHING: &str = "-";
 
 /// A case's runs, pooled.
-struct Row {
-    times: Times,
+pub(super) struct Row {
+    pub(super) times: Times,
+    /// 95% intervals of p99 and p99.9, in milliseconds; see [`interval`].
+    intervals: [Option<[f64; 2]>; 2],
     unfinished: u64,
     /// In Mbit/s: BELIEFs there and back, and the rival's bytes.
-    goodput: [f64; 3],
+    pub(super) goodput: [f64; 3],
     loss: Option<Loss>,
+    /// The share of packets that the profile loses where the flood goes.
+    pub(super) loss_set: Option<f64>,
     /// After each scheduled event, of all runs.
     recoveries: Vec<Recovery>,
     runs: usize,
@@ -30,8 +41,10 @@ impl Row {
         let sum = |of: fn(&Outcome) -> u64| outcomes.iter().map(|outcome| of(outcome)).sum::<u64>();
         let window = outcomes.iter().map(|outcome| outcome.measurement.window).sum();
         let loss = |outcome: &&Outcome| outcome.measurement.own_loss(&outcome.case);
+        let runs: Vec<_> = outcomes.iter().map(|outcome| &outcome.measurement.latency).collect();
         Some(Self {
             times,
+            intervals: [0.99, 0.999].map(|share| interval(&runs, share)),
             unfinished: sum(|outcome| outcome.measurement.unfinished),
             goodput: [
                 goodput(sum(|outcome| outcome.measurement.belief_bytes), window),
@@ -39,6 +52,7 @@ impl Row {
                 goodput(sum(|outcome| outcome.measurement.rival_bytes), window),
             ],
             loss: outcomes.iter().map(loss).sum(),
+            loss_set: first.measurement.loss_set(),
             recoveries: outcomes
                 .iter()
                 .filter_map(|outcome| outcome.measurement.series.as_ref())
@@ -111,7 +125,12 @@ fn title(plan: &Plan, lab: &dyn Lab) -> String {
 }
 
 /// A row of the table, and whose it is.
-type Pooled = ((Variant, Flood, Rival), Row);
+pub(super) type Pooled = ((Variant, Flood, Rival), Row);
+
+/// All complete measurements in one lab, pooled over runs.
+pub(super) fn complete(plan: &Plan, ran: &Ran) -> Vec<Pooled> {
+    pooled(plan, &ran.outcomes.iter().filter(|outcome| outcome.record.complete).collect::<Vec<_>>())
+}
 
 fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {
     let pool = |key| {
@@ -168,6 +187,8 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         "p99.9",
         "max",
         "mean",
+        "p99: 95%",
+        "p99.9: 95%",
         "BELIEF Mbit/s",
         "of rate",
         "back Mbit/s",
@@ -185,6 +206,8 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         let (variant, flood, rival) = key;
         let mut cells = names(key);
         cells.extend(row.latencies().map(|time| number(time, digits, "")));
+        let ends = |[low, high]: [f64; 2]| format!("{low:.digits$}-{high:.digits$}");
+        cells.extend(row.intervals.map(|interval| interval.map_or_else(|| NOTHING.to_owned(), ends)));
         let flows = [*flood != Flood::None, *flood == Flood::BothWays, *rival != Rival::None];
         for (i, flows) in flows.into_iter().enumerate() {
             let goodput = flows.then_some(row.goodput[i]);
@@ -214,6 +237,25 @@ pub(super) fn number(value: Option<f64>, digits: usize, unit: &str) -> String {
     // A loss of nothing may be a little less than what was set.
     let value = value.map(|value| if value.abs() < 0.5 * 0.1_f64.powi(i32::try_from(digits).unwrap_or(0)) { 0.0 } else { value });
     value.map_or_else(|| NOTHING.to_owned(), |value| format!("{value:.digits$}{unit}"))
+}
+
+/// The 95% interval of a pooled quantile, in milliseconds, by resampling whole runs (a bootstrap of clusters: what one run's
+/// queries have in common, they have in common). `None` for fewer than [`RUNS`].
+fn interval(runs: &[&Times], share: f64) -> Option<[f64; 2]> {
+    if runs.len() < RUNS {
+        return None;
+    }
+    let mut random = StdRng::seed_from_u64(0);
+    let mut drawn: Vec<f64> = (0..RESAMPLES)
+        .filter_map(|_| {
+            let mut times = runs[random.random_range(0..runs.len())].clone();
+            (1..runs.len()).for_each(|_| times.pool(runs[random.random_range(0..runs.len())]));
+            times.quantile(share)
+        })
+        .collect();
+    drawn.sort_by(f64::total_cmp);
+    let at = |share: f64| drawn.get((drawn.len() as f64 * share) as usize).map(|micros| micros / 1e3);
+    Some([at(0.025)?, at(0.975)?])
 }
 
 /// Columns as wide as they need to be; one with nothing in it isn't shown.
@@ -256,7 +298,23 @@ impl std::fmt::Display for Grid {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_interval_spans_what_runs_differ_by() {
+        let run = |ms: u64| {
+            let mut times = Times::new().unwrap();
+            (0..100).for_each(|i| times.record(std::time::Duration::from_micros(ms * 1000 + i)));
+            times
+        };
+        let runs = [run(50), run(50), run(50), run(60)];
+        let [low, high] = interval(&runs.iter().collect::<Vec<_>>(), 0.99).unwrap();
+        assert!(low < 51.0 && high > 59.0, "{low} {high}");
+        assert_eq!(interval(&[&runs[0], &runs[3]], 0.99), None);
+        let [low, high] = interval(&[&runs[0], &runs[1], &runs[2]], 0.99).unwrap();
+        assert!(high - low < 0.1);
+    }
 
     #[test]
     fn a_column_without_content_is_left_out_and_the_rest_line_up() {

@@ -106,6 +106,9 @@ pub(super) struct Args {
     /// error then.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Write a page with tables and plots, the environment, and the command that repeats it.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Labs at once, virtual ones alone: they don't disturb each other's clock. Each takes a processor and up to 512 MiB.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
@@ -273,6 +276,10 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
         plan.workload.duration = plan.workload.duration.max(needed);
         plan.check()?;
     }
+    if let Some(path) = &args.html {
+        // A page that can't be written is known before hours of measuring.
+        File::create(path).map_err(|source| BenchError::File { path: path.clone(), source })?;
+    }
     let mut records = args.json.as_deref().map(Records::create).transpose()?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
@@ -302,11 +309,22 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
         }
         _ => Ok(()),
     })?;
+    if let Some(path) = &args.html {
+        let pairs: Vec<_> = labs.iter().copied().zip(&ran).collect();
+        let page = bench::page::page(&plan, &pairs, &command())?;
+        std::fs::write(path, page).map_err(|source| BenchError::File { path: path.clone(), source })?;
+    }
     Ok(match ran.iter().all(|ran| ran.is_whole(&plan)) {
         true => Ended::Whole,
         false if stop.is_cancelled() => Ended::Interrupted,
         false => Ended::Incomplete,
     })
+}
+
+/// The command line that this is, without the program's directory.
+fn command() -> String {
+    let quoted = |word: String| if word.contains([' ', '\'', '"']) { format!("{word:?}") } else { word };
+    std::iter::once("peerlane".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(target_os = "linux")]
