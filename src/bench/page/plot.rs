@@ -54,7 +54,7 @@ impl Axis {
             large if large >= 100.0 => format!("{value:.0}"),
             some if some >= 1.0 || some == 0.0 => format!("{value:.1}"),
             // A share of a thousandth needs its digits.
-            _ => format!("{value:.5}").trim_end_matches('0').to_owned(),
+            _ => format!("{value:.5}").trim_end_matches('0').trim_end_matches('.').to_owned(),
         }
     }
 }
