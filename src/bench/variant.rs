@@ -73,6 +73,11 @@ impl Variant {
         Self { congestion: Some("bbr"), ..Self::quic("quic-bbr", "with quinn's BBR", |config| config.congestion = CongestionControl::Bbr) },
         Self::quic("quic-class-streams", "a stream per class, none per small message", |config| config.message_streams = None),
         Self::quic("quic-no-copies", "without copies of small messages in datagrams", |config| config.copies.clear()),
+        Self::quic("quic-no-rescue", "without the probes that find an outage's end", |config| config.rescue = false),
+        Self::quic("quic-no-dispersion", "start-up ends by delay, not by how bursts spread", |config| config.delay.dispersion = false),
+        Self::quic("quic-no-offset", "all delay above the least is taken for queue", |config| config.delay.offset = false),
+        Self::quic("quic-no-company", "a rival that fills the queue isn't met", |config| config.delay.company = false),
+        Self::quic("quic-no-dip", "no look at the empty path every ten seconds", |config| config.delay.dip = false),
         Self { classes: Classes::One, ..Self::quic("quic-one-stream", "one stream, whole messages in order", |_| {}) },
     ];
 
