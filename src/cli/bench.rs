@@ -29,6 +29,9 @@ enum WorkloadName {
     Recover,
     /// Beside a kernel TCP flow: the same with --flood full --rival cubic,bbr --profile shared.
     Share,
+    /// From the dial to the first answer: first, and resumed. Takes --lab, --profile, --transport, --dials, --runs, --quick
+    /// and --json alone.
+    Connect,
     /// Memory per idle peer, processor time per gigabyte and per million messages; over loopback, in real time.
     Cost,
 }
@@ -52,6 +55,7 @@ Examples:
   peerlane bench --lab virtual --profile shared --flood full --rival none,cubic,bbr
   peerlane bench --lab virtual --workload recover --transport tcp,quic --html page.html
   peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
+  peerlane bench --lab virtual --workload connect --profile wan,wan-loss1 --transport tcp,quic
   peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
@@ -73,6 +77,9 @@ pub(super) struct Args {
     /// and --json alone.
     #[arg(long, value_enum, default_value_t = WorkloadName::Query)]
     workload: WorkloadName,
+    /// Dials of each kind in a run, for `connect` [default: 100, quick: 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    dials: Option<u32>,
     /// Idle peers whose memory is measured, for `cost` [default: 1000, quick: 50].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     peers: Option<u64>,
@@ -283,6 +290,7 @@ pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
     }
     let ended = match args.workload {
         WorkloadName::Cost => measure_cost(args)?,
+        WorkloadName::Connect => measure_connect(args, log)?,
         _ => measure(args, log)?,
     };
     match ended {
@@ -362,6 +370,40 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
 fn command() -> String {
     let quoted = |word: String| if word.contains([' ', '\'', '"']) { format!("{word:?}") } else { word };
     std::iter::once("peerlane".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+fn measure_connect(args: &Args, log: &str) -> Result<Ended, BenchError> {
+    use bench::connect::{ConnectPlan, connect, table};
+    let mut plan = ConnectPlan::default();
+    if args.quick {
+        (plan.dials, plan.runs) = (10, 1);
+    }
+    plan.variants = deduplicated(&args.transport);
+    plan.dials = args.dials.unwrap_or(plan.dials);
+    plan.runs = args.runs.unwrap_or(plan.runs);
+    let labs = args.labs(log)?;
+    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let stop = CancellationToken::new();
+    let _interrupts = Interrupts::watch(&stop);
+    let progress = Progress::new(labs.len() * plan.variants.len() * plan.runs as usize);
+    for lab in &labs {
+        let measured = connect(&plan, lab.as_ref(), &stop, |_, connected, of_both| {
+            progress.over();
+            progress.suspended(|| write!(io::stderr(), "{}", connected.log))?;
+            let Some(records) = &mut records else { return Ok(()) };
+            of_both
+                .iter()
+                .try_for_each(|record| records.line(&serde_json::to_string(record).map_err(|error| BenchError::Output(error.into()))?))
+        });
+        let measured = match measured {
+            Err(BenchError::Interrupted) => return Ok(Ended::Interrupted),
+            measured => measured?,
+        };
+        let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
+        let table = table(&plan, lab.as_ref(), &measured);
+        progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    }
+    Ok(Ended::Whole)
 }
 
 #[cfg(target_os = "linux")]
