@@ -777,6 +777,7 @@ fn messages() -> Vec<Case> {
         }),
         message("message-status", Message::status(1), |payload| assert_eq!(payload, Payload::Status { id: 1 })),
         message("message-ping", Message::ping(300), |payload| assert_eq!(payload, Payload::Ping { id: 300 })),
+        message("message-cancel", Message::cancel(5), |payload| assert_eq!(payload, Payload::Cancel { id: 5 })),
         message("message-command", Message::new(MessageType::Command, Cell::Nil), |payload| assert_eq!(payload, Payload::Other)),
         message("message-request-belief", Message::new(MessageType::RequestBelief, Cell::Nil), |payload| {
             assert_eq!(payload, Payload::Other);

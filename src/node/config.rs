@@ -94,6 +94,8 @@ pub(super) const LINKS_PER_PEER: usize = 4;
 pub(super) const ENDED_PER_PEER: usize = 4;
 /// Streamed messages of one class and connection whose head is awaited at once. Count; the transport permits as many.
 pub(super) const HEADS: usize = peerlane_transport::limits::MAX_OPEN_STREAMED;
+/// Requests of one peer that were taken back before they came, or when they were done with. Count, 8 bytes each.
+pub(super) const EARLY_CANCELS: usize = 64;
 /// One in so many messages comes from a peer that isn't trusted, even if trusted ones wait: they're not starved.
 pub(super) const UNTRUSTED_SHARE: u8 = 8;
 /// Addresses kept for one peer. Count.

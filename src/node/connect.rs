@@ -303,6 +303,10 @@ impl<P: Protocol> ClassReader<'_, P> {
                 return self.counters().unmatched.add(1);
             }
         }
+        if let Some(id) = protocol.cancels(&message) {
+            self.counters().cancelled.add(1);
+            return self.peer.serving.cancel(id);
+        }
         if self.node.stopping.is_cancelled()
             && let Some(answer) = protocol.overloaded(&message)
         {
@@ -329,7 +333,12 @@ impl<P: Protocol> ClassReader<'_, P> {
     }
 
     async fn dispatch(&self, work: Work<P::Message>, len: usize) {
-        let job = Job { peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
+        let request = match &work {
+            Work::Message(message) | Work::Streamed(Some(message), _) => self.node.protocol.request_id(message),
+            Work::Streamed(None, _) => None,
+        };
+        let served = request.map(|id| self.peer.serving.begin(id));
+        let job = Job { served, peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
         self.node.dispatch[self.class.index()].push(self.node, job, len).await;
     }
 

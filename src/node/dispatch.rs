@@ -15,6 +15,7 @@ use super::{
     peer::Peer,
     queue::FairQueue,
     runtime::Inner,
+    serving::Served,
     sync::Mutex,
 };
 use crate::protocol::{Overflow, Protocol};
@@ -33,6 +34,8 @@ pub(super) struct Job<M> {
     pub(super) busy: Busy,
     pub(super) work: Work<M>,
     pub(super) received: Instant,
+    /// The place of a request among those that its peer may take back.
+    pub(super) served: Option<Served>,
 }
 
 /// One class: its queue, and what its workers wait for.
@@ -188,7 +191,10 @@ pub(super) async fn work<P: Protocol, H: Handler<P>>(node: Arc<Inner<P>>, class:
 }
 
 async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId, handler: &H, job: Job<P::Message>) {
-    let Job { peer, busy, work, received } = job;
+    let Job { peer, busy, work, received, served } = job;
+    if served.as_ref().is_some_and(Served::is_cancelled) {
+        return;
+    }
     // Nobody waits for the reply to a request of a peer that is gone.
     if peer.is_gone() && matches!(&work, Work::Message(message) if node.protocol.request_id(message).is_some()) {
         return;
@@ -208,9 +214,19 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
             Work::Streamed(head, body) => handler.handle_streamed(context, head, body).await,
         }
     };
-    if AssertUnwindSafe(handling.instrument(span)).catch_unwind().await.is_err() {
-        node.counters.panics.add(1);
-        tracing::error!(peer = %peer.id, class = class.0, kind, "a handler panicked; its worker goes on");
+    let taken_back = async {
+        match &served {
+            Some(served) => served.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        handled = AssertUnwindSafe(handling.instrument(span)).catch_unwind() => if handled.is_err() {
+            node.counters.panics.add(1);
+            tracing::error!(peer = %peer.id, class = class.0, kind, "a handler panicked; its worker goes on");
+        },
+        () = taken_back => {}
     }
     counters.handled.add(1);
     counters.handler_time.add_time(begun.elapsed());

@@ -26,7 +26,8 @@ pub trait Handler<P: Protocol>: Send + Sync + 'static {
     /// Handles a message. It holds a worker of its class until it's done.
     ///
     /// # Cancel safety
-    /// The future is dropped when the node closes before it's done.
+    /// The future is dropped when the node closes before it's done, and when the peer takes its request back
+    /// ([`Protocol::cancel`]). What must be completed once it's begun belongs in a task of its own.
     fn handle(&self, context: Context<P>, message: P::Message) -> impl Future<Output = ()> + Send;
 
     /// Handles a streamed message: its head, if it has one, and the body as it arrives. It holds a worker of its class.

@@ -45,6 +45,7 @@ pub(super) struct ClassCounters {
     pub(super) overloaded: Count,
     pub(super) dropped: Count,
     pub(super) unmatched: Count,
+    pub(super) cancelled: Count,
     pub(super) replies_lost: Count,
 }
 
@@ -198,6 +199,7 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
                 ("peerlane_overloaded", "Requests answered that there's no room", own.overloaded.get()),
                 ("peerlane_dropped", "Messages dropped for want of a handler's time", own.dropped.get()),
                 ("peerlane_unmatched", "Replies that nobody waited for", own.unmatched.get()),
+                ("peerlane_cancelled", "Requests that the peer took back", own.cancelled.get()),
                 ("peerlane_replies_lost", "Replies that found no room or no connection", own.replies_lost.get()),
             ] {
                 table.count(name, help, &labels, value);

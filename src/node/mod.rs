@@ -36,6 +36,7 @@ mod registry;
 mod request;
 mod runtime;
 mod seen;
+mod serving;
 mod sync;
 
 pub use broadcast::{Broadcast, Outcome, Selection};

@@ -28,6 +28,7 @@ use super::{
     metrics::{ClassCounters, add_stats},
     queue::PeerKey,
     request::Requests,
+    serving::Serving,
     sync::Mutex,
 };
 
@@ -72,6 +73,8 @@ pub(super) struct Peer<M> {
     /// Something about its links changed.
     pub(super) changed: Notify,
     pub(super) requests: Arc<Requests<M>>,
+    /// The peer's requests here.
+    pub(super) serving: Arc<Serving>,
     pub(super) counters: Vec<ClassCounters>,
     pub(super) malformed: AtomicU64,
     /// What links that have ended had counted, by class.
@@ -114,6 +117,7 @@ impl<M> Peer<M> {
             state: Mutex::default(),
             changed: Notify::new(),
             requests,
+            serving: Arc::default(),
             counters: (0..classes).map(|_| ClassCounters::default()).collect(),
             malformed: AtomicU64::new(0),
             past: Mutex::new(vec![ClassStats::default(); classes]),

@@ -43,6 +43,8 @@ pub enum Message {
     Reply { class: ClassId, id: u64, body: Bytes },
     Busy { class: ClassId, id: u64 },
     Note { class: ClassId, key: u64, body: Bytes },
+    /// Takes a request back.
+    Cancel { id: u64 },
 }
 
 impl Message {
@@ -62,6 +64,7 @@ impl Message {
         match self {
             Self::Request { body, .. } | Self::Reply { body, .. } | Self::Note { body, .. } => body,
             Self::Busy { .. } => b"busy",
+            Self::Cancel { .. } => b"",
         }
     }
 
@@ -96,6 +99,7 @@ impl Protocol for Simple {
             Message::Request { class, .. } | Message::Reply { class, .. } | Message::Busy { class, .. } | Message::Note { class, .. } => {
                 *class
             }
+            Message::Cancel { .. } => CONTROL,
         }
     }
 
@@ -106,6 +110,7 @@ impl Protocol for Simple {
             Message::Reply { id, .. } => (1, *id),
             Message::Busy { id, .. } => (2, *id),
             Message::Note { key, .. } => (3, *key),
+            Message::Cancel { id } => (4, *id),
         };
         let mut out = BytesMut::new();
         out.put_u8(kind);
@@ -128,6 +133,7 @@ impl Protocol for Simple {
             1 => Ok(Message::Reply { class, id, body: bytes }),
             2 => Ok(Message::Busy { class, id }),
             3 => Ok(Message::Note { class, key: id, body: bytes }),
+            4 => Ok(Message::Cancel { id }),
             _ => Err(Malformed::close("an unknown kind")),
         }
     }
@@ -149,6 +155,17 @@ impl Protocol for Simple {
     fn with_id(&self, message: &mut Message, new: u64) {
         if let Message::Request { id, .. } = message {
             *id = new;
+        }
+    }
+
+    fn cancel(&self, id: u64) -> Option<Message> {
+        Some(Message::Cancel { id })
+    }
+
+    fn cancels(&self, message: &Message) -> Option<u64> {
+        match message {
+            Message::Cancel { id } => Some(*id),
+            _ => None,
         }
     }
 
