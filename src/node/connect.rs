@@ -16,11 +16,12 @@ use super::{
     config::{HEADS, STREAM_CANCELLED, STREAM_REFUSED},
     dispatch::{Job, Work},
     events::Event,
-    link::{Ended, Link, StreamReader},
+    link::{Ended, Link},
     peer::Peer,
     registry::Added,
     request::Answer,
     runtime::Inner,
+    stream::StreamReader,
 };
 use crate::protocol::{MAX_HEAD, Malformed, Protocol};
 
@@ -389,7 +390,7 @@ impl<P: Protocol> ClassReader<'_, P> {
         };
         let late = Err(Malformed::ignore("the head of a streamed message came too late"));
         match timeout(self.node.config.head_timeout, reading).await.unwrap_or(late) {
-            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, busy))),
+            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, self.node.config.stall_timeout, busy))),
             Err(malformed) => {
                 reader.stop(STREAM_REFUSED);
                 Err(malformed)

@@ -11,11 +11,12 @@ use tracing::Instrument;
 use super::{
     config::NodeConfig,
     handler::{Context, Handler},
-    link::{Busy, StreamReader},
+    link::Busy,
     peer::Peer,
     queue::FairQueue,
     runtime::Inner,
     serving::Served,
+    stream::StreamReader,
     sync::Mutex,
 };
 use crate::protocol::{Overflow, Protocol};
@@ -208,6 +209,10 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
     };
     let span = tracing::trace_span!("handle", peer = %peer.id, class = class.0, kind);
     let context = Context::new(node.clone(), peer.clone(), busy, class, received);
+    let progress = match &work {
+        Work::Streamed(_, body) => Some(body.progress()),
+        Work::Message(_) => None,
+    };
     let handling = async {
         match work {
             Work::Message(message) => handler.handle(context, message).await,
@@ -220,6 +225,12 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
             None => std::future::pending().await,
         }
     };
+    let stalled = async {
+        match &progress {
+            Some(progress) => progress.stalled(node.config.stall_timeout).await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
         handled = AssertUnwindSafe(handling.instrument(span)).catch_unwind() => if handled.is_err() {
@@ -227,6 +238,10 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
             tracing::error!(peer = %peer.id, class = class.0, kind, "a handler panicked; its worker goes on");
         },
         () = taken_back => {}
+        () = stalled => {
+            node.counters.stalled.add(1);
+            tracing::debug!(peer = %peer.id, class = class.0, kind, "a handler read nothing of a streamed message for too long");
+        }
     }
     counters.handled.add(1);
     counters.handler_time.add_time(begun.elapsed());

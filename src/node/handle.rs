@@ -18,11 +18,11 @@ use super::{
     dial,
     error::{DialError, Listening, PeerSendError, RequestError},
     events::Event,
-    link::{StreamReader, StreamWriter},
     metrics,
     peer::Peer,
     request::{Answer, Ticket},
     runtime::Inner,
+    stream::{StreamReader, StreamWriter},
 };
 use crate::protocol::Protocol;
 

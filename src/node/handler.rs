@@ -12,9 +12,10 @@ use super::{
     config::STREAM_REFUSED,
     error::PeerSendError,
     handle::NodeHandle,
-    link::{Busy, StreamReader, StreamWriter},
+    link::Busy,
     peer::Peer,
     runtime::Inner,
+    stream::{StreamReader, StreamWriter},
 };
 use crate::protocol::Protocol;
 
@@ -35,8 +36,11 @@ pub trait Handler<P: Protocol>: Send + Sync + 'static {
     /// The default collects one without a head, up to the class's largest message, and has it handled as a message; one
     /// with a head is stopped.
     ///
+    /// A body of which nothing comes ends in an error, and a handler that reads nothing of a body that goes on is dropped:
+    /// both after [`stall_timeout`](super::NodeConfig::stall_timeout), about.
+    ///
     /// # Cancel safety
-    /// As [`handle`](Self::handle).
+    /// As [`handle`](Self::handle), and dropped when it stalls.
     fn handle_streamed(&self, context: Context<P>, head: Option<P::Message>, body: StreamReader) -> impl Future<Output = ()> + Send {
         async move {
             if head.is_some() {

@@ -53,6 +53,7 @@ pub(super) struct ClassCounters {
 #[derive(Debug, Default)]
 pub(super) struct NodeCounters {
     pub(super) panics: Count,
+    pub(super) stalled: Count,
     pub(super) dials: Count,
     pub(super) dials_failed: Count,
     pub(super) accepted: Count,
@@ -152,6 +153,7 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
         ("peerlane_accepts_failed", "Arrivals that did not", &own.accepts_failed),
         ("peerlane_moves", "Peers moved to another connection", &own.moves),
         ("peerlane_handler_panics", "Handlers that panicked", &own.panics),
+        ("peerlane_handler_stalls", "Handlers that read nothing of a streamed message for too long", &own.stalled),
     ] {
         table.count(name, help, &[], count.get());
     }

@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use super::{
     error::RequestError,
-    link::{Ended, Link, StreamReader},
+    link::{Ended, Link},
+    stream::StreamReader,
     sync::Mutex,
 };
 

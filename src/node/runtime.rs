@@ -19,10 +19,11 @@ use super::{
     dispatch::Dispatch,
     error::{Listening, PeerSendError},
     events::Event,
-    link::{Link, StreamWriter},
+    link::Link,
     metrics::NodeCounters,
     peer::{Peer, Route},
     registry::Registry,
+    stream::StreamWriter,
     sync::Mutex,
 };
 use crate::protocol::{MAX_HEAD, Protocol};
@@ -185,7 +186,7 @@ impl<P: Protocol> Inner<P> {
             let busy = link.streaming();
             match link.connection.open(class).await {
                 Ok(writer) => {
-                    let mut writer = StreamWriter::new(writer, busy);
+                    let mut writer = StreamWriter::new(writer, self.config.stall_timeout, busy);
                     writer.write(&mut head).await?;
                     return Ok(writer);
                 }

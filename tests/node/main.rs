@@ -10,3 +10,4 @@ mod real;
 mod requests;
 mod returns;
 mod shutdown;
+mod stalls;
