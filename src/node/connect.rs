@@ -27,6 +27,8 @@ use crate::protocol::{MAX_HEAD, Malformed, Protocol};
 
 /// What arrived before the end is handed over within this, then the requests that wait for a reply fail.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// That a peer is gone is told once its last messages are handled, or after this: handlers may take for ever.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
 /// While a peer has two connections, so often it's looked whether one can give way.
 const CROWDED_TICK: Duration = Duration::from_secs(1);
 
@@ -56,7 +58,6 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
     tracing::debug!(peer = %peer.id, transport, dialed, first, "connected");
     if first {
         peer.moved();
-        node.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
     }
     let span = tracing::debug_span!("connection", peer = %peer.id, transport, number = link.number);
     for (class, _) in node.classes.iter() {
@@ -128,7 +129,12 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
     if node.registry.remove_if_empty(&peer, &ended.closed) {
         tracing::debug!(peer = %peer.id, closed = %ended.closed, "disconnected");
         peer.requests.fail_all(&ended.closed);
-        node.emit(Event::PeerDisconnected { peer: peer.id.clone(), why: ended.closed });
+        tokio::select! {
+            biased;
+            () = node.closed.cancelled() => {}
+            _ = timeout(LAST_MESSAGES, peer.finished()) => {}
+        }
+        node.registry.say_gone(&peer);
     } else {
         peer.arbitrate(true);
     }
@@ -274,8 +280,8 @@ impl<P: Protocol> ClassReader<'_, P> {
 
     /// Gives a message to whoever waits for it, or to the class's queue, once it's its turn.
     async fn hand_over(&self, inbound: Inbound, fifo: bool) {
-        if fifo {
-            self.peer.turn(self.link, self.class).await;
+        if fifo && !self.peer.turn(self.link, self.class).await {
+            return self.counters().late.add(1);
         }
         match inbound {
             Inbound::Whole(bytes) => self.whole(bytes).await,

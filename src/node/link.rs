@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use peerlane_transport::{Closed, Connection};
+use peerlane_transport::{ClassId, Closed, Connection};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -85,6 +85,15 @@ impl Link {
 
     pub(super) fn is_reading(&self) -> bool {
         self.reading.iter().any(|class| class.load(Ordering::Acquire))
+    }
+
+    pub(super) fn reads(&self, class: ClassId) -> bool {
+        self.reading.get(class.index()).is_some_and(|reading| reading.load(Ordering::Acquire))
+    }
+
+    /// Whether messages that came by it are still to be handled.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.is_reading() || self.is_handling()
     }
 
     /// Waits until `done` holds. Looked at again whenever the link falls idle.

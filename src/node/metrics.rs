@@ -46,6 +46,7 @@ pub(super) struct ClassCounters {
     pub(super) dropped: Count,
     pub(super) unmatched: Count,
     pub(super) cancelled: Count,
+    pub(super) late: Count,
     pub(super) replies_lost: Count,
 }
 
@@ -202,6 +203,7 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
                 ("peerlane_dropped", "Messages dropped for want of a handler's time", own.dropped.get()),
                 ("peerlane_unmatched", "Replies that nobody waited for", own.unmatched.get()),
                 ("peerlane_cancelled", "Requests that the peer took back", own.cancelled.get()),
+                ("peerlane_late", "Messages of a Fifo class that came by a lost connection after another's", own.late.get()),
                 ("peerlane_replies_lost", "Replies that found no room or no connection", own.replies_lost.get()),
             ] {
                 table.count(name, help, &labels, value);

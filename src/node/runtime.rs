@@ -71,11 +71,12 @@ impl<P: Protocol> Inner<P> {
         let Parts { protocol, local, transports, config, listening, seed } = parts;
         let classes = protocol.classes();
         let dispatch = classes.iter().map(|(id, c)| Dispatch::new(id, c.order, c.max_message, protocol.overflow(id), &config)).collect();
+        let events = broadcast::Sender::new(config.events.clamp(1, 1 << 20));
         Arc::new(Self {
-            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers, seed),
+            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers, seed, events.clone()),
             dispatch,
             known: Known::new(config.known_peers),
-            events: broadcast::Sender::new(config.events.clamp(1, 1 << 20)),
+            events,
             counters: NodeCounters::default(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             stopping: CancellationToken::new(),

@@ -248,6 +248,10 @@ impl Handler<Simple> for Echo {
 pub enum Wire {
     #[default]
     Up,
+    /// Bytes wait on their way until it's up again.
+    Held,
+    /// Those that were held wait on, later ones vanish.
+    HeldAlone,
     /// Bytes vanish, and nobody is told.
     Hole,
     /// Both ends see the end at once.
@@ -379,8 +383,8 @@ fn carry(
                 read = from.read_buf(&mut chunk) => match read {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {
-                        let up = *wire.borrow() == Wire::Up;
-                        if up && queue.send((Instant::now() + latency, chunk.freeze())).await.is_err() {
+                        let carried = matches!(*wire.borrow(), Wire::Up | Wire::Held);
+                        if carried && queue.send((Instant::now() + latency, chunk.freeze())).await.is_err() {
                             return;
                         }
                     }
@@ -395,6 +399,8 @@ fn carry(
                 () = cut(&mut wire2) => break,
                 () = sleep_until(at) => {}
             }
+            // The world may be gone, and with it whoever could release it.
+            let _ = wire2.wait_for(|wire| !matches!(wire, Wire::Held | Wire::HeldAlone)).await;
             let up = *wire2.borrow() == Wire::Up;
             if up && to.write_all(&chunk).await.is_err() {
                 return;

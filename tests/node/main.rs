@@ -5,6 +5,7 @@ mod cancel;
 mod dialing;
 mod handlers;
 mod kit;
+mod lost;
 mod moves;
 mod real;
 mod requests;
