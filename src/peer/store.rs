@@ -350,7 +350,8 @@ impl Store {
 
     /// Appends operations, durably: when this returns, those that succeeded survive a crash.
     ///
-    /// `staged` holds what they refer to. Each operation succeeds or fails for itself, in the batch's order.
+    /// `staged` holds what they refer to. Operations are applied in the batch's order; after one with a wrong sequence, those
+    /// of the same account that follow are refused too.
     ///
     /// # Errors
     /// [`StoreError`] when nothing of the batch was stored.
