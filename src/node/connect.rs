@@ -92,10 +92,6 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
                 break (connection.closed().await, false);
             }
             () = link.retire.cancelled() => {
-                if peer.is_crowded() {
-                    // In a shutdown nobody has asked yet whether it lives; a dead one isn't worth the drain timeout.
-                    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
-                }
                 break give_way(&node, &peer, &link).await;
             }
             () = connection.remote_draining() => break give_way(&node, &peer, &link).await,
@@ -142,10 +138,12 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
 
 /// Lets a link drain: because the other side does, because another link carries its messages, or because the node
 /// shuts down. How it ended, and whether each side has all that the other had queued.
-async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &Link) -> (Closed, bool) {
+async fn give_way<P: Protocol>(node: &Arc<Inner<P>>, peer: &Arc<Peer<P::Message>>, link: &Arc<Link>) -> (Closed, bool) {
     let connection = &link.connection;
     peer.retire(link.number);
     link.giving_way.cancel();
+    // A dead one isn't worth the drain timeout.
+    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
     note_move(node, peer);
     // Handlers may answer over it while there's no other way.
     tokio::select! {
@@ -171,12 +169,13 @@ async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &
     (closed, delivered || done)
 }
 
-/// Whether the link lives: a second connection is there.
+/// Whether the link lives: a second connection is there, or it's to drain. What it was asked in vain before counts.
 async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>) {
+    let patience = node.config.probe_timeout.saturating_sub(link.connection.unanswered().unwrap_or_default());
     tokio::select! {
         biased;
         () = node.closed.cancelled() => {}
-        answered = timeout(node.config.probe_timeout, link.connection.ping()) => match answered {
+        answered = timeout(patience, link.connection.ping()) => match answered {
             Ok(Ok(_)) => {
                 peer.proven(link.number);
                 note_move(&node, &peer);
@@ -184,7 +183,9 @@ async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, li
             }
             Ok(Err(_)) => {}
             // In a shutdown the other connection may be gone already.
-            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => link.connection.close(CloseCode::TimedOut, "no life sign, and there is another connection"),
+            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => {
+                link.connection.close(CloseCode::TimedOut, "no life sign, while it's to give way or there is another connection");
+            }
             Err(_) => {}
         }
     }
