@@ -130,7 +130,7 @@ impl Client {
         let local = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms).map_err(CliError::failed)?;
         let transports = transports(args.transport, &local, &Debugging::default())?;
         let config = NodeConfig { dial_timeout: args.timeout, ..NodeConfig::default() };
-        let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).handler(Silent).config(config);
+        let mut builder = Node::builder(Cad015::new(Profile::NATIVE.in_network(&args.network)), local).handler(Silent).config(config);
         for transport in &transports {
             builder = builder.transport(transport.clone());
         }

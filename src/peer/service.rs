@@ -264,13 +264,16 @@ mod tests {
     use ed25519_dalek::SigningKey;
     use peerlane_transport::identity::Identity;
 
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::peer::{Answer, Edit};
 
-    const NATIVE: Profile = Profile::NATIVE;
+    /// The profile of the network of these tests.
+    static NATIVE: LazyLock<Profile> = LazyLock::new(|| Profile::NATIVE.in_network("test"));
 
     fn service() -> Service {
-        let store = Arc::new(Store::in_memory("test", NATIVE).unwrap());
+        let store = Arc::new(Store::in_memory("test", *NATIVE).unwrap());
         Service::new(store, Identity::from_seed(&[1; 32]).unwrap().peer_id(), "test", Arc::default())
     }
 
@@ -312,6 +315,26 @@ mod tests {
         {
             assert!(read_outcome(&answer, &NATIVE).unwrap().error.is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_for_one_network_holds_in_no_other() {
+        // The same account, the same operations, and a peer of another network.
+        let store = Arc::new(Store::in_memory("elsewhere", *NATIVE).unwrap());
+        let other = Service::new(store.clone(), Identity::from_seed(&[1; 32]).unwrap().peer_id(), "elsewhere", Arc::default());
+        assert_eq!(ask(&other, &transact(&[(1, 1)])).await.error, Some(ErrorCode::Signature));
+        assert_eq!(store.snapshot().unwrap().counts().unwrap().operations, 0);
+        // Nor by gossip: the lattice of the one is proven invalid to the other.
+        let here = service();
+        assert_eq!(ask(&here, &transact(&[(1, 1)])).await.error, None);
+        let snapshot = here.store.snapshot().unwrap();
+        let theirs = here.store.belief(0, crate::peer::Include::All).root;
+        assert!(matches!(store.merge(&theirs, &snapshot, 100), Err(crate::peer::StoreMergeError::Invalid(_))));
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let belief = here.store.belief(0, crate::peer::Include::All).messages(&key, 1, crate::peer::MAX_BELIEF, here.store.profile());
+        let belief = belief.unwrap().remove(0);
+        assert!(crate::peer::Belief::open(&belief, here.store.profile()).is_ok());
+        assert!(matches!(crate::peer::Belief::open(&belief, store.profile()), Err(crate::peer::BeliefError::Signature(_))));
     }
 
     #[tokio::test]
