@@ -34,6 +34,8 @@ use peerlane::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 const NATIVE: Profile = Profile::NATIVE;
+/// In the network of the examples, which operations and beliefs are bound to.
+static HERE: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(|| NATIVE.in_network(NETWORK));
 const QUERY: ClassId = ClassId(1);
 const DATA: ClassId = ClassId(3);
 const NETWORK: &str = "peerlane";
@@ -736,7 +738,7 @@ fn message(name: &'static str, message: Message, check: impl Fn(Payload) + 'stat
 
 fn small_operation(cells: &mut MemoryCells) -> Signed {
     let edit = Edit::Put { key: Bytes::from_static(b"k"), value: Bytes::from_static(b"hello") };
-    Operation::sign(&edit, 1, &key(1), &NATIVE, cells).unwrap()
+    Operation::sign(&edit, 1, &key(1), &HERE, cells).unwrap()
 }
 
 fn messages() -> Vec<Case> {
@@ -777,6 +779,7 @@ fn messages() -> Vec<Case> {
         }),
         message("message-status", Message::status(1), |payload| assert_eq!(payload, Payload::Status { id: 1 })),
         message("message-ping", Message::ping(300), |payload| assert_eq!(payload, Payload::Ping { id: 300 })),
+        message("message-cancel", Message::cancel(5), |payload| assert_eq!(payload, Payload::Cancel { id: 5 })),
         message("message-command", Message::new(MessageType::Command, Cell::Nil), |payload| assert_eq!(payload, Payload::Other)),
         message("message-request-belief", Message::new(MessageType::RequestBelief, Cell::Nil), |payload| {
             assert_eq!(payload, Payload::Other);
@@ -797,7 +800,7 @@ fn messages() -> Vec<Case> {
 fn read_operation(bytes: &Bytes, cells: &MemoryCells) -> Operation {
     let Ok(Cell::Signed(signed)) = decode(bytes, &NATIVE) else { panic!("not a signed cell") };
     let operation = Operation::read(&signed, &Reader::new(&NATIVE, cells)).unwrap();
-    Verified::new(operation.clone(), &NATIVE).unwrap();
+    Verified::new(operation.clone(), &HERE).unwrap();
     operation
 }
 
@@ -805,10 +808,10 @@ fn operations() -> Vec<Case> {
     let mut cells = MemoryCells::default();
     let put = small_operation(&mut cells);
     assert!(cells.0.is_empty(), "it embeds");
-    let del = Operation::sign(&Edit::Del { key: Bytes::from_static(b"k") }, 2, &key(1), &NATIVE, &mut cells).unwrap();
+    let del = Operation::sign(&Edit::Del { key: Bytes::from_static(b"k") }, 2, &key(1), &HERE, &mut cells).unwrap();
     assert!(cells.0.is_empty(), "it embeds");
     let edit = Edit::Put { key: Bytes::from_static(b"k"), value: vec![b'v'; 200].into() };
-    let long = Operation::sign(&edit, 3, &key(1), &NATIVE, &mut cells).unwrap();
+    let long = Operation::sign(&edit, 3, &key(1), &HERE, &mut cells).unwrap();
     let long_message = Message::transact(7, [long], &NATIVE).unwrap().with_branches(cells.0);
     let encoded = |signed: Signed| encode(&Cell::Signed(Box::new(signed)));
     vec![
@@ -825,7 +828,7 @@ fn operations() -> Vec<Case> {
             let Payload::Transact { id: 7, operations } = payload else { panic!("not a TRANSACT") };
             let mut cells = MemoryCells::default();
             let edit = Edit::Put { key: Bytes::from_static(b"k"), value: vec![b'v'; 200].into() };
-            let signed = Operation::sign(&edit, 3, &key(1), &NATIVE, &mut cells).unwrap();
+            let signed = Operation::sign(&edit, 3, &key(1), &HERE, &mut cells).unwrap();
             assert_eq!(operations, std::slice::from_ref(&signed));
             let read = read_operation(&encode(&Cell::Signed(Box::new(signed))), &cells);
             assert_eq!(Reader::new(&NATIVE, &cells).resolve(&read.value.unwrap()).unwrap().as_blob().unwrap().len(), 200);
@@ -838,7 +841,7 @@ fn answers() -> Vec<Case> {
     let (status, belief, empty, root) = run(async {
         let store = Arc::new(Store::in_memory(NETWORK, NATIVE).unwrap());
         let service = Service::new(store.clone(), seed(2).peer_id(), NETWORK, Arc::default());
-        let first = |delta: BeliefDelta| delta.messages(&key(2), TIME, MAX_BELIEF, &NATIVE).unwrap().remove(0);
+        let first = |delta: BeliefDelta| delta.messages(&key(2), TIME, MAX_BELIEF, &HERE).unwrap().remove(0);
         let empty = first(store.belief(0, Include::Own));
         let transact = Message::transact(6, [small_operation(&mut MemoryCells::default())], &NATIVE).unwrap();
         assert_eq!(service.answer(&transact).await.unwrap(), Message::result(6, int(1)));
@@ -871,7 +874,7 @@ fn answers() -> Vec<Case> {
     let believed = |name, message: Message, count: u64| {
         case(name, message.encode(), move |bytes| {
             let message = Message::decode(&bytes, &NATIVE).unwrap();
-            let belief = Belief::open(&message, &NATIVE).unwrap();
+            let belief = Belief::open(&message, &HERE).unwrap();
             assert_eq!((belief.peer, belief.time, belief.part, belief.parts), (account(2), TIME, 0, 1));
             let cells = message.cells();
             let reader = Reader::new(&NATIVE, &cells);

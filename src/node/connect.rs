@@ -16,16 +16,19 @@ use super::{
     config::{HEADS, STREAM_CANCELLED, STREAM_REFUSED},
     dispatch::{Job, Work},
     events::Event,
-    link::{Ended, Link, StreamReader},
+    link::{Ended, Link},
     peer::Peer,
     registry::Added,
     request::Answer,
     runtime::Inner,
+    stream::StreamReader,
 };
 use crate::protocol::{MAX_HEAD, Malformed, Protocol};
 
 /// What arrived before the end is handed over within this, then the requests that wait for a reply fail.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// That a peer is gone is told once its last messages are handled, or after this: handlers may take for ever.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
 /// While a peer has two connections, so often it's looked whether one can give way.
 const CROWDED_TICK: Duration = Duration::from_secs(1);
 
@@ -55,7 +58,6 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
     tracing::debug!(peer = %peer.id, transport, dialed, first, "connected");
     if first {
         peer.moved();
-        node.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
     }
     let span = tracing::debug_span!("connection", peer = %peer.id, transport, number = link.number);
     for (class, _) in node.classes.iter() {
@@ -90,10 +92,6 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
                 break (connection.closed().await, false);
             }
             () = link.retire.cancelled() => {
-                if peer.is_crowded() {
-                    // In a shutdown nobody has asked yet whether it lives; a dead one isn't worth the drain timeout.
-                    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
-                }
                 break give_way(&node, &peer, &link).await;
             }
             () = connection.remote_draining() => break give_way(&node, &peer, &link).await,
@@ -127,7 +125,12 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
     if node.registry.remove_if_empty(&peer, &ended.closed) {
         tracing::debug!(peer = %peer.id, closed = %ended.closed, "disconnected");
         peer.requests.fail_all(&ended.closed);
-        node.emit(Event::PeerDisconnected { peer: peer.id.clone(), why: ended.closed });
+        tokio::select! {
+            biased;
+            () = node.closed.cancelled() => {}
+            _ = timeout(LAST_MESSAGES, peer.finished()) => {}
+        }
+        node.registry.say_gone(&peer);
     } else {
         peer.arbitrate(true);
     }
@@ -135,10 +138,12 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
 
 /// Lets a link drain: because the other side does, because another link carries its messages, or because the node
 /// shuts down. How it ended, and whether each side has all that the other had queued.
-async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &Link) -> (Closed, bool) {
+async fn give_way<P: Protocol>(node: &Arc<Inner<P>>, peer: &Arc<Peer<P::Message>>, link: &Arc<Link>) -> (Closed, bool) {
     let connection = &link.connection;
     peer.retire(link.number);
     link.giving_way.cancel();
+    // A dead one isn't worth the drain timeout.
+    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
     note_move(node, peer);
     // Handlers may answer over it while there's no other way.
     tokio::select! {
@@ -164,12 +169,13 @@ async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &
     (closed, delivered || done)
 }
 
-/// Whether the link lives: a second connection is there.
+/// Whether the link lives: a second connection is there, or it's to drain. What it was asked in vain before counts.
 async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>) {
+    let patience = node.config.probe_timeout.saturating_sub(link.connection.unanswered().unwrap_or_default());
     tokio::select! {
         biased;
         () = node.closed.cancelled() => {}
-        answered = timeout(node.config.probe_timeout, link.connection.ping()) => match answered {
+        answered = timeout(patience, link.connection.ping()) => match answered {
             Ok(Ok(_)) => {
                 peer.proven(link.number);
                 note_move(&node, &peer);
@@ -177,7 +183,9 @@ async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, li
             }
             Ok(Err(_)) => {}
             // In a shutdown the other connection may be gone already.
-            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => link.connection.close(CloseCode::TimedOut, "no life sign, and there is another connection"),
+            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => {
+                link.connection.close(CloseCode::TimedOut, "no life sign, while it's to give way or there is another connection");
+            }
             Err(_) => {}
         }
     }
@@ -273,8 +281,8 @@ impl<P: Protocol> ClassReader<'_, P> {
 
     /// Gives a message to whoever waits for it, or to the class's queue, once it's its turn.
     async fn hand_over(&self, inbound: Inbound, fifo: bool) {
-        if fifo {
-            self.peer.turn(self.link, self.class).await;
+        if fifo && !self.peer.turn(self.link, self.class).await {
+            return self.counters().late.add(1);
         }
         match inbound {
             Inbound::Whole(bytes) => self.whole(bytes).await,
@@ -303,6 +311,10 @@ impl<P: Protocol> ClassReader<'_, P> {
                 return self.counters().unmatched.add(1);
             }
         }
+        if let Some(id) = protocol.cancels(&message) {
+            self.counters().cancelled.add(1);
+            return self.peer.serving.cancel(id);
+        }
         if self.node.stopping.is_cancelled()
             && let Some(answer) = protocol.overloaded(&message)
         {
@@ -329,7 +341,12 @@ impl<P: Protocol> ClassReader<'_, P> {
     }
 
     async fn dispatch(&self, work: Work<P::Message>, len: usize) {
-        let job = Job { peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
+        let request = match &work {
+            Work::Message(message) | Work::Streamed(Some(message), _) => self.node.protocol.request_id(message),
+            Work::Streamed(None, _) => None,
+        };
+        let served = request.map(|id| self.peer.serving.begin(id));
+        let job = Job { served, peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
         self.node.dispatch[self.class.index()].push(self.node, job, len).await;
     }
 
@@ -380,7 +397,7 @@ impl<P: Protocol> ClassReader<'_, P> {
         };
         let late = Err(Malformed::ignore("the head of a streamed message came too late"));
         match timeout(self.node.config.head_timeout, reading).await.unwrap_or(late) {
-            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, busy))),
+            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, self.node.config.stall_timeout, busy))),
             Err(malformed) => {
                 reader.stop(STREAM_REFUSED);
                 Err(malformed)

@@ -36,6 +36,8 @@ mod registry;
 mod request;
 mod runtime;
 mod seen;
+mod serving;
+mod stream;
 mod sync;
 
 pub use broadcast::{Broadcast, Outcome, Selection};
@@ -45,5 +47,5 @@ pub use error::{Attempt, DialError, Listening, PeerSendError, RequestError, Star
 pub use events::Event;
 pub use handle::{NodeHandle, PeerInfo, PendingReply, Reply, Upload};
 pub use handler::{Context, Handler, Silent};
-pub use link::{StreamReader, StreamWriter};
 pub use seen::SeenSet;
+pub use stream::{StreamReader, StreamWriter};

@@ -17,7 +17,10 @@ use peerlane_transport::{
     TrySend,
     identity::{Identity, RemoteId},
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Belief, BeliefError, Include, MAX_BELIEF, Merged, Store, StoreMergeError};
@@ -296,7 +299,8 @@ impl Gossip {
             known(self);
             return Ok(());
         }
-        let penned = lock(&self.pen).put(root, from, message.branches.iter().cloned(), Instant::now());
+        let trusted = node.peer(from.clone()).is_some_and(|peer| peer.trusted);
+        let penned = lock(&self.pen).put(root, from, trusted, message.branches.iter().cloned(), Instant::now());
         match penned {
             // It waits for its last part if there are several; nothing is asked for before.
             Penned::First | Penned::Joined if belief.is_last() => {
@@ -372,7 +376,11 @@ impl Gossip {
             }
             let sources = lock(&self.pen).sources(&root);
             let asking = Asking { node, counters: &self.counters };
-            let fetched = acquire(&asking, &sources, &missing, &profile).await;
+            let deadline = lock(&self.pen).deadline(&root).unwrap_or_else(Instant::now);
+            let Ok(fetched) = timeout_at(deadline, acquire(&asking, &sources, &missing, &profile)).await else {
+                self.counters.discarded.fetch_add(1, Ordering::Relaxed);
+                return lock(&self.pen).done(&root);
+            };
             let acquired = fetched.cells.len();
             self.counters.acquired.fetch_add(acquired as u64, Ordering::Relaxed);
             let before = staging.bytes();

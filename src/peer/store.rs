@@ -42,7 +42,7 @@ use crate::cell::{
 };
 
 /// The layout that this code writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The file within the data directory.
 const FILE: &str = "peer.redb";
@@ -81,7 +81,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It was written by another version.
-    #[error("the data directory {} has format {found}, this version reads format {FORMAT}", path.display())]
+    #[error("the data directory {} has format {found}, this version reads format {FORMAT}: take an empty one, and what other peers hold comes from them; or run the version that wrote it", path.display())]
     Version {
         /// The data directory.
         path: PathBuf,
@@ -196,7 +196,7 @@ struct Recent {
 }
 
 impl Store {
-    /// Opens the store in a directory, making both if they aren't there.
+    /// Opens the store in a directory, making both if they aren't there. Its signatures are bound to the network.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Version`], [`StoreError::Network`], [`StoreError::Damaged`], [`StoreError::Io`]; nothing is changed then.
@@ -268,6 +268,7 @@ impl Store {
             HashKind::Sha3_256 => "sha3-256",
         };
         let wanted = format!("{network} {hash}");
+        let profile = profile.in_network(network);
         let meta = Meta::read(&database)?;
         let damaged = |what: &str| StoreError::Damaged { path: path.to_path_buf(), what: what.to_owned() };
         let root = match meta {
@@ -311,7 +312,7 @@ impl Store {
         })
     }
 
-    /// The hash and the limits that the store was opened with.
+    /// The profile that the store was opened with, in its network.
     #[must_use]
     pub const fn profile(&self) -> &Profile {
         &self.profile
@@ -350,7 +351,8 @@ impl Store {
 
     /// Appends operations, durably: when this returns, those that succeeded survive a crash.
     ///
-    /// `staged` holds what they refer to. Each operation succeeds or fails for itself, in the batch's order.
+    /// `staged` holds what they refer to. Operations are applied in the batch's order; after one with a wrong sequence, those
+    /// of the same account that follow are refused too.
     ///
     /// # Errors
     /// [`StoreError`] when nothing of the batch was stored.

@@ -221,6 +221,9 @@ pub enum SendError {
     /// The receiver doesn't want the rest of this streamed message (code as it gave it).
     #[error("the receiver stopped the message (code {0})")]
     Stopped(u32),
+    /// The receiver has taken nothing of this streamed message for so long, so the sender gave it up.
+    #[error("the receiver has taken nothing of the message for {0:?}")]
+    Stalled(std::time::Duration),
     /// The connection has ended.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -261,6 +264,9 @@ pub enum RecvError {
     /// The message is longer than the caller accepts.
     #[error("the message is longer than {0} bytes")]
     TooLong(usize),
+    /// Nothing of this streamed message has come for so long, so the receiver gave it up.
+    #[error("nothing of the message has come for {0:?}")]
+    Stalled(std::time::Duration),
     /// The connection has ended.
     #[error(transparent)]
     Closed(#[from] Closed),

@@ -66,6 +66,8 @@ pub struct Session {
     over: CancellationToken,
     closed: OnceLock<Closed>,
     heard: AtomicBool,
+    /// When a life sign was asked for that hasn't come, by our clock plus 1; 0 for none.
+    asked_us: AtomicU64,
     expecting: AtomicUsize,
     ping_rtt_us: AtomicU64,
     /// Reliable messages taken in, and how many there are in all once the other side has finished.
@@ -122,6 +124,7 @@ impl Session {
             over: CancellationToken::new(),
             closed: OnceLock::new(),
             heard: AtomicBool::new(true),
+            asked_us: AtomicU64::new(0),
             expecting: AtomicUsize::new(0),
             ping_rtt_us: AtomicU64::new(0),
             completed: AtomicU64::new(0),
@@ -445,11 +448,25 @@ impl Session {
         }
     }
 
+    fn ask(&self) {
+        let now = self.clock_us();
+        self.outbox.ping(now);
+        // Bytes that came before the question are no answer to it, so one asked twice counts from the first time.
+        let _ = self.asked_us.compare_exchange(0, now.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// How long a life sign has been asked for in vain.
+    pub(crate) fn unanswered(&self) -> Option<Duration> {
+        let asked = self.asked_us.load(Ordering::Relaxed).checked_sub(1)?;
+        let silent = !self.heard.load(Ordering::Relaxed);
+        silent.then(|| Duration::from_micros(self.clock_us().saturating_sub(asked)))
+    }
+
     /// Asks for a life sign and waits for the next one.
     pub(crate) async fn ping(&self) -> Result<Duration, Closed> {
         let answered = self.progress.notified();
         let asked = Instant::now();
-        self.outbox.ping(self.clock_us());
+        self.ask();
         tokio::select! {
             biased;
             () = answered => Ok(asked.elapsed()),
@@ -473,6 +490,7 @@ async fn supervise(session: Arc<Session>) {
             now = ticks.tick() => {
                 if session.heard.swap(false, Ordering::Relaxed) {
                     last = now;
+                    session.asked_us.store(0, Ordering::Relaxed);
                     session.outbox.heard();
                     continue;
                 }
@@ -481,7 +499,7 @@ async fn supervise(session: Arc<Session>) {
                 if silent >= idle {
                     session.end(Closed { by: ClosedBy::Transport, code: CloseCode::TimedOut, reason: format!("silent for {silent:?}").into() });
                 } else if silent >= if busy { limits.ping_interval } else { limits.quiet_ping_interval.min(idle / 3) } {
-                    session.outbox.ping(session.clock_us());
+                    session.ask();
                 }
             }
         }
