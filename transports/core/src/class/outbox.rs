@@ -111,6 +111,8 @@ struct ControlOut {
     /// To be told: reliable messages in all.
     finished: Option<u64>,
     drained: bool,
+    /// Carriers that classes go on from here on; one entry a carrier at most.
+    moved: Vec<u8>,
 }
 
 struct State {
@@ -384,14 +386,18 @@ impl Outbox {
     /// # Cancel safety
     /// Cancel-safe: nothing is taken unless the call completes. One driver at a time.
     pub async fn ready(&self, max: usize, offer: impl Into<Offer>) -> Outgoing {
-        let offer = offer.into();
+        self.ready_on(0, max, offer.into()).await
+    }
+
+    /// The same for one carrier. All carriers of a connection are driven by one task: one of them is woken for all.
+    pub(crate) async fn ready_on(&self, carrier: u8, max: usize, offer: Offer) -> Outgoing {
         std::future::poll_fn(|cx| {
-            if let Some(next) = self.next(max, offer) {
+            if let Some(next) = self.next_on(carrier, max, offer) {
                 return Poll::Ready(next);
             }
             self.wake.register(cx.waker());
             // Asked again: something may have come between the answer and the registration.
-            self.next(max, offer).map_or(Poll::Pending, Poll::Ready)
+            self.next_on(carrier, max, offer).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -399,12 +405,19 @@ impl Outbox {
     /// The next piece in the scheduler's order, at most `max` bytes of a lane; `None` if nothing may go now
     /// (register, then ask once more before sleeping).
     pub fn next(&self, max: usize, offer: impl Into<Offer>) -> Option<Outgoing> {
-        let offer = offer.into();
+        self.next_on(0, max, offer.into())
+    }
+
+    /// The same for one carrier: control frames go on carrier 0, and each class goes where it was put by
+    /// [`carry`](Self::carry).
+    fn next_on(&self, carrier: u8, max: usize, offer: Offer) -> Option<Outgoing> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        self.finish_if_counted(state);
-        if let Some(control) = state.control.encode() {
-            return Some(Outgoing::Control(control));
+        if carrier == 0 {
+            self.finish_if_counted(state);
+            if let Some(control) = state.control.encode() {
+                return Some(Outgoing::Control(control));
+            }
         }
         if state.closed.is_some() {
             return None;
@@ -413,7 +426,11 @@ impl Outbox {
             let classes = &mut state.classes;
             let apart = |class: ClassId, queue: &mut ClassQueue| Apart::of(&self.table[class], offer, queue);
             let mut blocked = 0u16;
-            let picked = state.scheduler.pick(|class| {
+            let scheduler = &state.scheduler;
+            let picked = scheduler.pick(|class| {
+                if scheduler.group(class) != carrier {
+                    return false;
+                }
                 let queue = &mut classes[class.index()];
                 let open = match apart(class, queue) {
                     Some(Apart::Later) => false,
@@ -426,7 +443,7 @@ impl Outbox {
                 open
             });
             if blocked != 0 {
-                state.scheduler.skip_blocked(|class| blocked & (1 << class.0) != 0);
+                state.scheduler.skip_blocked(carrier, |class| blocked & (1 << class.0) != 0);
             }
             let class = picked?;
             let now = Instant::now();
@@ -486,6 +503,17 @@ impl Outbox {
     /// The transport may take more again, on any lane.
     pub fn unblock(&self) {
         self.state.lock().classes.iter_mut().for_each(ClassQueue::unblock);
+    }
+
+    /// From now on these classes go on another carrier than the first; MOVED, behind all that has left on that, says so.
+    pub(crate) fn carry(&self, carrier: u8, classes: impl Fn(ClassId) -> bool) {
+        let mut state = self.state.lock();
+        for (class, _) in self.table.iter().filter(|(class, _)| classes(*class)) {
+            state.scheduler.set_group(class, carrier);
+        }
+        state.control.moved.push(carrier);
+        drop(state);
+        self.wake.wake();
     }
 
     /// Says how many messages there are in all, as soon as that's known: the other side can make room for them, however
@@ -702,6 +730,9 @@ impl ControlOut {
         for lane in self.releases.drain(..) {
             Control::Release(lane).encode(&mut out);
         }
+        for carrier in self.moved.drain(..) {
+            Control::Moved(carrier).encode(&mut out);
+        }
         if let Some(messages) = self.finished.take() {
             Control::Finished { messages }.encode(&mut out);
         }
@@ -713,77 +744,4 @@ impl ControlOut {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::pin::pin;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-    const CLASS: ClassId = ClassId(0);
-    const SIZE: usize = 8_000;
-
-    fn outbox(window: usize) -> Outbox {
-        let class = TrafficClass {
-            send_budget: 64 * cost(SIZE),
-            max_message: SIZE,
-            window,
-            ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any)
-        };
-        Outbox::new(ClassTable::new(vec![class]).unwrap(), vec![true])
-    }
-
-    fn message() -> Bytes {
-        Bytes::from_static(&[7; SIZE])
-    }
-
-    fn fill(outbox: &Outbox) {
-        (0..64).for_each(|_| assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued)));
-    }
-
-    /// Takes about one message's bytes.
-    fn take(outbox: &Outbox) -> usize {
-        match outbox.next(SIZE + 2, DatagramState::None) {
-            Some(Outgoing::Segment(segment)) => segment.bytes,
-            None => 0,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn a_waiting_sender_sleeps_until_an_eighth_of_the_budget_is_free() {
-        let outbox = outbox(1 << 20);
-        fill(&outbox);
-        let mut waiting = pin!(outbox.send(CLASS, message()));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        let taken = (1..=64).find(|_| {
-            assert!(take(&outbox) > 0);
-            waiting.as_mut().now_or_never().is_some()
-        });
-        assert!(taken.is_some_and(|taken| (8..=9).contains(&taken)), "{taken:?}");
-    }
-
-    #[test]
-    fn room_that_a_sender_no_longer_waits_for_is_everybodys() {
-        let outbox = outbox(1 << 20);
-        fill(&outbox);
-        {
-            let mut waiting = pin!(outbox.send(CLASS, message()));
-            assert!(waiting.as_mut().now_or_never().is_none());
-            take(&outbox);
-            take(&outbox);
-            assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Full { .. }), "it waits its turn");
-        }
-        assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued));
-    }
-
-    #[test]
-    fn a_class_that_is_out_of_credit_holds_no_room_back() {
-        let outbox = outbox(20_000);
-        fill(&outbox);
-        let mut waiting = pin!(outbox.send(CLASS, message()));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        while take(&outbox) > 0 {}
-        assert!(waiting.as_mut().now_or_never().is_some(), "the class can't send on, and there is room");
-    }
-}
+mod tests;

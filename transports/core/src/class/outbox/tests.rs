@@ -1,0 +1,92 @@
+//! The outbox as its driver sees it.
+#![allow(clippy::unwrap_used, clippy::panic)]
+use std::pin::pin;
+
+use futures_util::FutureExt;
+
+use super::*;
+const CLASS: ClassId = ClassId(0);
+const SIZE: usize = 8_000;
+
+fn outbox(window: usize) -> Outbox {
+    let class =
+        TrafficClass { send_budget: 64 * cost(SIZE), max_message: SIZE, window, ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any) };
+    Outbox::new(ClassTable::new(vec![class]).unwrap(), vec![true])
+}
+
+fn message() -> Bytes {
+    Bytes::from_static(&[7; SIZE])
+}
+
+fn fill(outbox: &Outbox) {
+    (0..64).for_each(|_| assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued)));
+}
+
+/// Takes about one message's bytes.
+fn take(outbox: &Outbox) -> usize {
+    match outbox.next(SIZE + 2, DatagramState::None) {
+        Some(Outgoing::Segment(segment)) => segment.bytes,
+        None => 0,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_waiting_sender_sleeps_until_an_eighth_of_the_budget_is_free() {
+    let outbox = outbox(1 << 20);
+    fill(&outbox);
+    let mut waiting = pin!(outbox.send(CLASS, message()));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    let taken = (1..=64).find(|_| {
+        assert!(take(&outbox) > 0);
+        waiting.as_mut().now_or_never().is_some()
+    });
+    assert!(taken.is_some_and(|taken| (8..=9).contains(&taken)), "{taken:?}");
+}
+
+#[test]
+fn room_that_a_sender_no_longer_waits_for_is_everybodys() {
+    let outbox = outbox(1 << 20);
+    fill(&outbox);
+    {
+        let mut waiting = pin!(outbox.send(CLASS, message()));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        take(&outbox);
+        take(&outbox);
+        assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Full { .. }), "it waits its turn");
+    }
+    assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued));
+}
+
+#[test]
+fn a_class_that_is_out_of_credit_holds_no_room_back() {
+    let outbox = outbox(20_000);
+    fill(&outbox);
+    let mut waiting = pin!(outbox.send(CLASS, message()));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    while take(&outbox) > 0 {}
+    assert!(waiting.as_mut().now_or_never().is_some(), "the class can't send on, and there is room");
+}
+
+#[test]
+fn a_class_leaves_on_its_carrier_alone_and_control_frames_on_the_first() {
+    let class = |name| TrafficClass::new(name, 1, Urgency::Bulk, Order::Any);
+    let outbox = Outbox::new(ClassTable::new(vec![class("a"), class("b")]).unwrap(), vec![true, true]);
+    let [a, b] = [ClassId(0), ClassId(1)];
+    for class in [a, b] {
+        assert!(matches!(outbox.try_send(class, message()), TrySend::Queued));
+        assert!(matches!(outbox.try_send(class, message()), TrySend::Queued));
+    }
+    let lane = |carrier| match outbox.next_on(carrier, SIZE + 4, Offer::default()) {
+        Some(Outgoing::Segment(segment)) => Ok(ClassId(segment.lane.class)),
+        Some(Outgoing::Control(mut control)) => Err(Control::decode(&mut BytesMut::from(&control.split_to(control.len())[..]))),
+        None => Ok(ClassId(9)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!([lane(0), lane(0), lane(1)], [Ok(a), Ok(b), Ok(ClassId(9))]);
+    outbox.carry(1, |class| class == b);
+    outbox.ping(1);
+    assert_eq!(lane(1), Ok(b), "the other carrier says no control frames");
+    assert_eq!(lane(0), Err(Ok(Some(Control::Ping(1)))));
+    assert_eq!([lane(0), lane(0)], [Ok(a), Ok(ClassId(9))]);
+}
