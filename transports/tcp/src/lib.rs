@@ -22,10 +22,12 @@ mod closing;
 mod config;
 mod dial;
 mod handshake;
+mod joining;
+mod joins;
 mod listener;
 mod socket;
 mod transport;
 
-pub use config::TcpConfig;
+pub use config::{Carriers, CongestionControl, TcpConfig};
 pub use listener::{TcpListener, TcpUpgrade};
 pub use transport::{Handshakes, TcpTransport};
