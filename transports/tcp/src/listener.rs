@@ -114,8 +114,8 @@ impl Listener for TcpListener {
         self.local
     }
 
-    /// The next arrival that has begun its handshake, or has failed to; a silent one is shown when its time is over. See
-    /// [`Listener::accept`].
+    /// The next arrival that has begun its handshake, or begun with something else; a silent one is shown when its time is
+    /// over, one that hangs up before it begins isn't. See [`Listener::accept`].
     async fn accept(&mut self) -> Result<TcpUpgrade, ListenError> {
         self.arrivals.recv().await.ok_or(ListenError::Closed)
     }
@@ -202,7 +202,12 @@ impl Arrival {
                 return;
             }
             Ok(Ok(start)) => Begun::Hello(Box::new(start)),
-            Ok(Err(error)) => Begun::Failed(error, hello.take_io()),
+            // What isn't TLS is shown. Who hangs up before has wanted nothing yet, or to join what's over by now.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Begun::Failed(error, hello.take_io()),
+            Ok(Err(error)) => {
+                tracing::debug!(remote = %canonical(remote), %error, "an arrival hung up before it began");
+                return;
+            }
             Err(_) => Begun::Silent,
         };
         // One that nobody accepts in time gives its permit back. A silent one is told at once, if somebody hears it.
