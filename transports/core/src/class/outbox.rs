@@ -97,17 +97,26 @@ impl From<DatagramState> for Offer {
     }
 }
 
+/// What is to be said of the other side's lanes, on the carrier of their class.
 #[derive(Debug, Default)]
-struct ControlOut {
-    ping: Option<u64>,
-    /// The latest PING's nonce only: replies can't pile up.
-    pong: Option<u64>,
+struct LanesOut {
     /// Latest credit total per lane; one entry a lane at most.
     credits: Vec<(Lane, u64)>,
     /// Slots to free; one entry a lane at most, since the lane can't be used again before.
     releases: Vec<Lane>,
     /// Streamed messages that aren't wanted; bounded by the lanes as well.
     stops: Vec<(Lane, u64, u32)>,
+}
+
+#[derive(Debug, Default)]
+struct ControlOut {
+    ping: Option<u64>,
+    /// The latest PING's nonce only: replies can't pile up.
+    pong: Option<u64>,
+    /// By carrier.
+    lanes: [LanesOut; limits::MAX_CARRIERS],
+    /// On which carrier that is, by the other side's class index.
+    carriers: [u8; limits::MAX_CLASSES],
     /// To be told: reliable messages in all.
     finished: Option<u64>,
     drained: bool,
@@ -408,16 +417,16 @@ impl Outbox {
         self.next_on(0, max, offer.into())
     }
 
-    /// The same for one carrier: control frames go on carrier 0, and each class goes where it was put by
-    /// [`carry`](Self::carry).
+    /// The same for one carrier: each class goes where it was put by [`carry`](Self::carry), and so does what is said of the
+    /// other side's lanes; all other control frames go on carrier 0.
     fn next_on(&self, carrier: u8, max: usize, offer: Offer) -> Option<Outgoing> {
         let mut state = self.state.lock();
         let state = &mut *state;
         if carrier == 0 {
             self.finish_if_counted(state);
-            if let Some(control) = state.control.encode() {
-                return Some(Outgoing::Control(control));
-            }
+        }
+        if let Some(control) = state.control.encode(carrier) {
+            return Some(Outgoing::Control(control));
         }
         if state.closed.is_some() {
             return None;
@@ -505,11 +514,15 @@ impl Outbox {
         self.state.lock().classes.iter_mut().for_each(ClassQueue::unblock);
     }
 
-    /// From now on these classes go on another carrier than the first; MOVED, behind all that has left on that, says so.
-    pub(crate) fn carry(&self, carrier: u8, classes: impl Fn(ClassId) -> bool) {
+    /// From now on these classes, and what is to be said of these classes of the other side, go on another carrier than the
+    /// first; MOVED, behind all that has left on that, says so.
+    pub(crate) fn carry(&self, carrier: u8, classes: impl Fn(ClassId) -> bool, remote: impl Fn(u8) -> bool) {
         let mut state = self.state.lock();
         for (class, _) in self.table.iter().filter(|(class, _)| classes(*class)) {
             state.scheduler.set_group(class, carrier);
+        }
+        for (_, place) in (0..).zip(&mut state.control.carriers).filter(|(class, _)| remote(*class)) {
+            *place = carrier;
         }
         state.control.moved.push(carrier);
         drop(state);
@@ -581,9 +594,10 @@ impl Outbox {
 
     pub(crate) fn credit(&self, lane: Lane, total: u64) {
         let mut state = self.state.lock();
-        match state.control.credits.iter_mut().find(|(l, _)| *l == lane) {
+        let out = state.control.lanes_out(lane);
+        match out.credits.iter_mut().find(|(l, _)| *l == lane) {
             Some((_, t)) => *t = total,
-            None => state.control.credits.push((lane, total)),
+            None => out.credits.push((lane, total)),
         }
         drop(state);
         self.wake.wake();
@@ -592,20 +606,22 @@ impl Outbox {
     pub(crate) fn release(&self, lane: Lane) {
         let mut state = self.state.lock();
         // Credit for a use of the lane that is over would be taken for the next one's.
-        state.control.credits.retain(|(l, _)| *l != lane);
-        state.control.releases.push(lane);
+        let out = state.control.lanes_out(lane);
+        out.credits.retain(|(l, _)| *l != lane);
+        out.releases.push(lane);
         drop(state);
         self.wake.wake();
     }
 
     pub(crate) fn stop(&self, lane: Lane, number: u64, code: u32) {
         let mut state = self.state.lock();
-        if !state.control.stops.iter().any(|(l, n, _)| (*l, *n) == (lane, number)) {
+        let stops = &mut state.control.lanes_out(lane).stops;
+        if !stops.iter().any(|(l, n, _)| (*l, *n) == (lane, number)) {
             // A sender that starts messages faster than it reads our STOPs loses the oldest: it's told by the next.
-            if state.control.stops.len() >= limits::MAX_CLASSES * 16 {
-                state.control.stops.remove(0);
+            if stops.len() >= limits::MAX_CLASSES * 16 {
+                stops.remove(0);
             }
-            state.control.stops.push((lane, number, code));
+            stops.push((lane, number, code));
         }
         drop(state);
         self.wake.wake();
@@ -712,32 +728,50 @@ impl OpenStream {
     }
 }
 
-impl ControlOut {
-    fn encode(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        if let Some(nonce) = self.pong.take() {
-            Control::Pong(nonce).encode(&mut out);
-        }
-        if let Some(nonce) = self.ping.take() {
-            Control::Ping(nonce).encode(&mut out);
-        }
+impl LanesOut {
+    fn encode(&mut self, out: &mut BytesMut) {
         for (lane, total) in self.credits.drain(..) {
-            Control::Credit { lane, total }.encode(&mut out);
+            Control::Credit { lane, total }.encode(out);
         }
         for (lane, number, code) in self.stops.drain(..) {
-            Control::Stop { lane, number, code }.encode(&mut out);
+            Control::Stop { lane, number, code }.encode(out);
         }
         for lane in self.releases.drain(..) {
-            Control::Release(lane).encode(&mut out);
+            Control::Release(lane).encode(out);
         }
-        for carrier in self.moved.drain(..) {
-            Control::Moved(carrier).encode(&mut out);
+    }
+}
+
+impl ControlOut {
+    /// Where to say something of a lane of the other side.
+    fn lanes_out(&mut self, lane: Lane) -> &mut LanesOut {
+        let carrier = self.carriers.get(usize::from(lane.class)).map_or(0, |carrier| usize::from(*carrier));
+        // In range: carriers are.
+        &mut self.lanes[carrier.min(limits::MAX_CARRIERS - 1)]
+    }
+
+    fn encode(&mut self, carrier: u8) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        let first = carrier == 0;
+        if let Some(nonce) = self.pong.take_if(|_| first) {
+            Control::Pong(nonce).encode(&mut out);
         }
-        if let Some(messages) = self.finished.take() {
-            Control::Finished { messages }.encode(&mut out);
+        if let Some(nonce) = self.ping.take_if(|_| first) {
+            Control::Ping(nonce).encode(&mut out);
         }
-        if std::mem::take(&mut self.drained) {
-            Control::Drained.encode(&mut out);
+        if let Some(lanes) = self.lanes.get_mut(usize::from(carrier)) {
+            lanes.encode(&mut out);
+        }
+        if first {
+            for carrier in self.moved.drain(..) {
+                Control::Moved(carrier).encode(&mut out);
+            }
+            if let Some(messages) = self.finished.take() {
+                Control::Finished { messages }.encode(&mut out);
+            }
+            if std::mem::take(&mut self.drained) {
+                Control::Drained.encode(&mut out);
+            }
         }
         (!out.is_empty()).then(|| out.freeze())
     }

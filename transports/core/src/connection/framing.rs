@@ -7,7 +7,7 @@
 //! a byte stream can't be overtaken, so no more of it is given than that.
 //!
 //! A connection may go over several byte streams, *carriers*, each class on one of them ([`drive_all`]). All that is said
-//! here holds for each, but control frames go on the first alone.
+//! here holds for each; of control frames only those that are about a lane go on another one than the first.
 //!
 //! Provided: credit per lane (a class that isn't read pauses only itself), bounded memory (a lane's window).
 //! Not provided: isolation from loss; that's the byte stream's order. Shares by weight between classes on different
@@ -180,13 +180,12 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, shared: &Shared<'_>, mut buff
         loop {
             match take_frame(&mut buffer) {
                 Ok(None) => break,
-                Ok(Some((CONTROL, payload))) if number == 0 => {
+                Ok(Some((CONTROL, payload))) => {
                     control.extend_from_slice(&payload);
-                    if let Err(closed) = obey(shared, &mut control) {
+                    if let Err(closed) = obey(shared, &mut control, number) {
                         return closed;
                     }
                 }
-                Ok(Some((CONTROL, _))) => return session.violation(CloseCode::Protocol, "control frames on a further carrier"),
                 Ok(Some((lane, payload))) => {
                     if let Err(closed) = lanes.deliver(session, lane, payload) {
                         return closed;
@@ -213,10 +212,14 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, shared: &Shared<'_>, mut buff
 }
 
 /// Does what the complete control frames ask. What is left is less than one frame.
-fn obey(shared: &Shared<'_>, control: &mut BytesMut) -> Result<(), Closed> {
+fn obey(shared: &Shared<'_>, control: &mut BytesMut, number: u8) -> Result<(), Closed> {
     let session = shared.session;
     loop {
         match Control::decode(control) {
+            Ok(Some(frame @ (Control::Credit { .. } | Control::Release(_) | Control::Stop { .. }))) => session.on_control(frame)?,
+            Ok(Some(_)) if number > 0 => {
+                return Err(session.violation(CloseCode::Protocol, "a control frame that belongs on the first carrier"));
+            }
             Ok(Some(Control::Moved(number))) => shared.moves.hear(session, number)?,
             Ok(Some(frame)) => session.on_control(frame)?,
             Ok(None) => return Ok(()),

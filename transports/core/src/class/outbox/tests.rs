@@ -77,16 +77,26 @@ fn a_class_leaves_on_its_carrier_alone_and_control_frames_on_the_first() {
         assert!(matches!(outbox.try_send(class, message()), TrySend::Queued));
         assert!(matches!(outbox.try_send(class, message()), TrySend::Queued));
     }
-    let lane = |carrier| match outbox.next_on(carrier, SIZE + 4, Offer::default()) {
-        Some(Outgoing::Segment(segment)) => Ok(ClassId(segment.lane.class)),
-        Some(Outgoing::Control(mut control)) => Err(Control::decode(&mut BytesMut::from(&control.split_to(control.len())[..]))),
-        None => Ok(ClassId(9)),
+    let next = |carrier| match outbox.next_on(carrier, SIZE + 4, Offer::default()) {
+        Some(Outgoing::Segment(segment)) => format!("class {}", segment.lane.class),
+        Some(Outgoing::Control(control)) => {
+            let mut control = BytesMut::from(&control[..]);
+            std::iter::from_fn(|| Control::decode(&mut control).unwrap()).map(|frame| format!("{frame:?} ")).collect()
+        }
+        None => "nothing".into(),
         other => panic!("{other:?}"),
     };
-    assert_eq!([lane(0), lane(0), lane(1)], [Ok(a), Ok(b), Ok(ClassId(9))]);
-    outbox.carry(1, |class| class == b);
+    let credit = |class| outbox.credit(Lane { class, slot: 0 }, 77);
+    assert_eq!([next(0), next(0), next(1)], ["class 0", "class 1", "nothing"]);
+    credit(5);
+    // The other side's class 5 is our class 1.
+    outbox.carry(1, |class| class == b, |remote| remote == 5);
     outbox.ping(1);
-    assert_eq!(lane(1), Ok(b), "the other carrier says no control frames");
-    assert_eq!(lane(0), Err(Ok(Some(Control::Ping(1)))));
-    assert_eq!([lane(0), lane(0)], [Ok(a), Ok(ClassId(9))]);
+    credit(5);
+    credit(6);
+    let said = |class| format!("Credit {{ lane: Lane {{ class: {class}, slot: 0 }}, total: 77 }} ");
+    assert_eq!(next(1), said(5), "what is said of a class goes with it");
+    assert_eq!(next(1), "class 1");
+    assert_eq!(next(0), ["Ping(1) ", &said(5), &said(6), "Moved(1) "].concat(), "MOVED comes after all that was said before");
+    assert_eq!([next(0), next(0), next(1)], ["class 0", "nothing", "nothing"]);
 }

@@ -2,8 +2,9 @@
 //!
 //! Every connection begins on one byte stream, carrier 0, with all its classes and its control frames. Others join when
 //! they're ready, or never do: nothing waits for them. When one is there, a side says MOVED on carrier 0, behind all
-//! that its classes have sent there, and they go on on the new one. Whoever hears MOVED reads the new one from then on,
-//! and not before: so each lane's bytes stay in their order, and no message needs to be held back or sent again.
+//! that its classes have sent there, and they go on on the new one, with what is said of the other side's lanes of these
+//! classes. Whoever hears MOVED reads the new one from then on, and not before: so each lane's bytes stay in their order,
+//! and no message needs to be held back or sent again.
 //!
 //! The dialer moves first. Until it has, it may give the new byte stream up, and the connection knows nothing of it;
 //! afterwards the end of any carrier is the connection's.
@@ -26,7 +27,12 @@ use tokio::{
 };
 
 use super::{Control, Lanes, Session, read, write};
-use crate::{CloseCode, Closed, limits, sync::Mutex};
+use crate::{
+    CloseCode, Closed,
+    class::{ClassId, Lane},
+    limits,
+    sync::Mutex,
+};
 
 /// How long the first carrier is waited for when another one ends: it may say why.
 const SAYS_WHY: Duration = Duration::from_secs(1);
@@ -207,7 +213,8 @@ async fn carry<IO: AsyncRead + AsyncWrite + Send>(carrier: Carrier<IO>, counts: 
         return;
     }
     counts.used.fetch_add(1, Relaxed);
-    session.outbox().carry(number, |class| shared.of.get(class.index()) == Some(&number));
+    let mine = |class: ClassId| shared.of.get(class.index()) == Some(&number);
+    session.outbox().carry(number, mine, |remote| session.local_class(Lane { class: remote, slot: 0 }).is_some_and(mine));
     let over = |closed: Closed| async move {
         let _ = tokio::time::timeout(SAYS_WHY, session.over().cancelled()).await;
         // Only the first end counts: what the first carrier said, or a rule that was broken, stays.
