@@ -22,8 +22,9 @@ pub enum CongestionControl {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Carriers {
-    /// Two if the table has classes of both kinds: the latency classes on the first, the bulk classes on the second. The
-    /// default.
+    /// Two if the table has classes of both kinds: the bulk classes on the first, the latency classes on the second, as
+    /// soon as it's there. So theirs has never carried anything else, and its congestion control knows no flood: the other
+    /// way round, measured, the worst queries in a thousand take an RTT's fifth longer. The default.
     #[default]
     ByUrgency,
     /// One for all.
@@ -43,9 +44,9 @@ impl Carriers {
         match self {
             Self::One => {}
             Self::ByUrgency => {
-                let bulk: Vec<bool> = classes.iter().map(|(_, class)| class.urgency == Urgency::Bulk).collect();
-                if bulk.contains(&false) {
-                    of = bulk.into_iter().map(u8::from).collect();
+                let latency: Vec<bool> = classes.iter().map(|(_, class)| class.urgency == Urgency::Latency).collect();
+                if latency.contains(&false) {
+                    of = latency.into_iter().map(u8::from).collect();
                 }
             }
             Self::Groups(groups) => {
@@ -132,7 +133,7 @@ mod tests {
     #[test]
     fn classes_go_where_the_configuration_says() {
         let standard = ClassTable::standard();
-        assert_eq!(Carriers::default().assign(&standard).unwrap(), [0, 0, 0, 1, 1]);
+        assert_eq!(Carriers::default().assign(&standard).unwrap(), [1, 1, 1, 0, 0]);
         assert_eq!(Carriers::One.assign(&standard).unwrap(), [0; 5]);
         assert_eq!(groups(&[&["belief"], &["data", "transact"]]).assign(&standard).unwrap(), [0, 0, 2, 2, 1]);
         for urgency in [Urgency::Latency, Urgency::Bulk] {
