@@ -283,6 +283,19 @@ mod tests {
     }
 
     #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_connection_without_life_signs_of_its_own_is_kept_alive_by_the_kernel() {
+        let listener = tokio::net::TcpListener::bind(any()).await.unwrap();
+        let settings = settings(|_| ()).unwrap();
+        let socket = Socket::new(settings.connect(listener.local_addr().unwrap()).await.unwrap());
+        socket.keep_alive(Duration::from_secs(7)).unwrap();
+        let stream = socket.lock();
+        let socket = SockRef::from(&*stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn a_congestion_control_is_named_and_read_back_or_refused_by_name() {
         let named = |name: &str| settings(|config| config.congestion_control = CongestionControl::Named(name.into()));

@@ -217,6 +217,38 @@ async fn a_join_is_its_own_connections_and_its_dialers_alone() {
     until(|| b.local.gate.stats().strangers + b.local.gate.stats().known == 0).await;
 }
 
+/// The dialer's acceptance may be lost on its way and its JOIN not: it's told to wait by nobody.
+#[tokio::test]
+async fn a_join_may_be_there_before_the_acceptance() {
+    let (a, b) = (Node::new(1), Node::new(2));
+    let (mut listener, addr) = b.listen().await;
+    let Host::Address(to) = addr.host else { panic!() };
+    let upgrade = tokio::spawn(async move { listener.accept().await.unwrap().upgrade().await.unwrap() });
+    let mut tls = bounded(dial_by_hand(a.client(), b.id(), to)).await.unwrap();
+    let token = tls.get_ref().1.export_keying_material([0; JoinToken::LEN], JoinToken::EXPORTER_LABEL, None).unwrap();
+    let mut extensions = hello::Extensions::default();
+    extensions.carriers = 2;
+    let mut out = BytesMut::new();
+    Control::Hello(hello::encode_with(&a.local.terms, extensions)).encode(&mut out);
+    tls.write_all(&out).await.unwrap();
+    let mut heard = BytesMut::new();
+    while !matches!(Control::decode(&mut heard), Ok(Some(Control::Accept))) {
+        bounded(tls.read_buf(&mut heard)).await.unwrap();
+    }
+    let mut joining = bounded(dial_join(&a, b.id(), to)).await.unwrap();
+    let mut out = BytesMut::new();
+    Control::Join { carrier: 1, token: token.into() }.encode(&mut out);
+    joining.write_all(&out).await.unwrap();
+    until(|| b.local.gate.stats().succeeded == 1).await;
+    assert!(!upgrade.is_finished());
+    let mut out = BytesMut::new();
+    Control::Accept.encode(&mut out);
+    tls.write_all(&out).await.unwrap();
+    let connection = bounded(upgrade).await.unwrap();
+    assert_eq!(bounded(joining.read_u16()).await.unwrap(), 0x0200, "ACCEPT");
+    drop(connection);
+}
+
 #[tokio::test]
 async fn a_join_that_says_nothing_costs_no_more_than_its_permit_and_its_time() {
     let limit = Duration::from_millis(300);
