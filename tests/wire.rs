@@ -24,7 +24,7 @@ use peerlane::{
     transport::{
         ClassId, ClassTable, CloseCode, Closed, Connection, Control, Delivery, Inbound, LaneSource, Order, PathStats, Session, SessionInfo,
         TrafficClass, Urgency,
-        admission::{Agreed, Terms},
+        admission::{Agreed, JoinToken, Terms, join},
         class::{DatagramState, Lane, Offer, Outgoing, Record},
         framing, hello,
         identity::{ALPN, Challenge, Credentials, Identity, Remote, Role, peer_key, server_name},
@@ -252,6 +252,8 @@ fn control() -> Vec<Case> {
         one("control-finished", Control::Finished { messages: 12 }),
         one("control-drained", Control::Drained),
         one("control-close", Control::Close { code: CloseCode::WrongNetwork.number(), reason: Bytes::from_static(b"network main here") }),
+        one("control-join", Control::Join { carrier: 1, token: [7; JoinToken::LEN].into() }),
+        one("control-moved", Control::Moved(1)),
     ]
 }
 
@@ -267,15 +269,22 @@ fn hellos() -> Vec<Case> {
     class.large_lanes = 0;
     small.classes = ClassTable::new(vec![class]).unwrap();
     let read_small = small.clone();
+    let mut carriers = hello::Extensions::default();
+    carriers.carriers = 2;
     vec![
         case("hello-standard", frame(&Control::Hello(hello::encode(&terms()))), |bytes| {
             let Ok(Some(Control::Hello(body))) = Control::decode(&mut BytesMut::from(&bytes[..])) else { panic!("no hello") };
             assert!(hello::judge(&terms(), body.clone()).is_ok());
             // What a later version adds and doesn't insist on is ignored.
-            assert!(hello::judge(&terms(), [&body[..], &[2, 5], b"later"].concat().into()).is_ok());
+            assert!(hello::judge(&terms(), [&body[..], &[4, 5], b"later"].concat().into()).is_ok());
             let foreign = hello::judge(&Terms::new("main").unwrap(), body).unwrap_err();
             assert_eq!(foreign.code, CloseCode::WrongNetwork);
         }),
+        case("hello-carriers", hello::encode_with(&terms(), carriers).split_off(hello::encode(&terms()).len()), move |bytes| {
+            let body = [&hello::encode(&terms())[..], &bytes].concat();
+            assert_eq!(hello::judge(&terms(), body.into()).unwrap().extensions(), carriers);
+        }),
+        case("join-alpn", join::ALPN, |_| {}),
         case("hello-one-class", hello::encode(&small), move |bytes| assert!(hello::judge(&read_small, bytes).is_ok())),
     ]
 }
@@ -965,13 +974,15 @@ fn the_error_codes_are_the_tables() {
 
 #[test]
 fn the_limits_are_the_constants() {
-    let ours: [(&str, u64); 20] = [
+    let ours: [(&str, u64); 22] = [
         ("HELLO body", limits::MAX_HELLO as u64),
         ("other control frame body", limits::MAX_CONTROL_FRAME as u64),
         ("close reason", limits::MAX_REASON as u64),
         ("network name", limits::MAX_NETWORK_NAME as u64),
         ("class name", limits::MAX_CLASS_NAME as u64),
         ("classes", limits::MAX_CLASSES as u64),
+        ("extensions of a HELLO", limits::MAX_EXTENSIONS as u64),
+        ("carriers of a connection", limits::MAX_CARRIERS as u64),
         ("frame payload, class framing", limits::QUANTUM as u64),
         ("part of a streamed message", limits::QUANTUM as u64),
         ("message on its class's own lane", limits::SMALL_MESSAGE as u64),

@@ -131,7 +131,10 @@ impl Service {
             Payload::Status { id } => self.status(id).await,
             Payload::Ping { id } => Message::result(id, Ref::Embedded(Arc::new(Cell::Integer(clock_ms())))),
             Payload::Query { id, form } => match Query::read(&form, &message.cells(), &profile) {
-                Ok(query) => self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?)).await,
+                Ok(query) => {
+                    self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?))
+                        .await
+                }
                 Err(error) => Message::error(id, &code_of(&error), &error.to_string()),
             },
             Payload::Transact { id, operations } => {

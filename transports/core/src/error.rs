@@ -68,6 +68,8 @@ close_codes! {
     NotAdmitted = 19, false, "the peer isn't admitted (block or allow list)";
     /// The hello doesn't parse, or comes too late.
     BadHello = 20, false, "the hello doesn't parse or comes too late";
+    /// A JOIN names no connection that this peer has with the sender and that waits for it.
+    NoSuchJoin = 21, false, "a JOIN of no connection that waits for it";
     /// A frame doesn't parse or stands where it may not.
     Protocol = 32, false, "a frame doesn't parse or stands where it may not";
     /// More bytes, streams or frames than credit was given for.

@@ -240,7 +240,7 @@ impl Session {
                 self.end(Closed::remote(CloseCode::from_number(code), &reason));
                 true
             }
-            Control::Hello(_) | Control::Accept => false,
+            Control::Hello(_) | Control::Accept | Control::Join { .. } | Control::Moved(_) => false,
         };
         if known { Ok(()) } else { Err(self.violation(CloseCode::Protocol, "a control frame that doesn't fit the connection's state")) }
     }
