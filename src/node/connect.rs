@@ -29,6 +29,8 @@ use crate::protocol::{MAX_HEAD, Malformed, Protocol};
 const LAST_REPLIES: Duration = Duration::from_secs(1);
 /// That a peer is gone is told once its last messages are handled, or after this: handlers may take for ever.
 const LAST_MESSAGES: Duration = Duration::from_secs(5);
+/// After a silence, what has arrived is read within this.
+const HELD_UP: Duration = Duration::from_millis(50);
 /// While a peer has two connections, so often it's looked whether one can give way.
 const CROWDED_TICK: Duration = Duration::from_secs(1);
 
@@ -171,22 +173,37 @@ async fn give_way<P: Protocol>(node: &Arc<Inner<P>>, peer: &Arc<Peer<P::Message>
 
 /// Whether the link lives: a second connection is there, or it's to drain. What it was asked in vain before counts.
 async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>) {
-    let patience = node.config.probe_timeout.saturating_sub(link.connection.unanswered().unwrap_or_default());
-    tokio::select! {
+    let lives = tokio::select! {
         biased;
-        () = node.closed.cancelled() => {}
-        answered = timeout(patience, link.connection.ping()) => match answered {
-            Ok(Ok(_)) => {
-                peer.proven(link.number);
-                note_move(&node, &peer);
-                peer.arbitrate(true);
-            }
-            Ok(Err(_)) => {}
-            // In a shutdown the other connection may be gone already.
-            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => {
-                link.connection.close(CloseCode::TimedOut, "no life sign, while it's to give way or there is another connection");
-            }
-            Err(_) => {}
+        () = node.closed.cancelled() => return,
+        lives = answers(&link.connection, node.config.probe_timeout) => lives,
+    };
+    match lives {
+        Some(true) => {
+            peer.proven(link.number);
+            note_move(&node, &peer);
+            peer.arbitrate(true);
+        }
+        // In a shutdown the other connection may be gone already.
+        Some(false) if peer.is_crowded() || link.giving_way.is_cancelled() => {
+            link.connection.close(CloseCode::TimedOut, "no life sign, while it's to give way or there is another connection");
+        }
+        Some(false) | None => {}
+    }
+}
+
+/// Whether a life sign comes before there has been nothing at all for so long. `None`: the connection has ended.
+async fn answers(connection: &Connection, patience: Duration) -> Option<bool> {
+    loop {
+        let left = patience.saturating_sub(connection.unanswered().unwrap_or_default()).saturating_sub(HELD_UP);
+        if let Ok(answer) = timeout(left, connection.ping()).await {
+            return answer.is_ok().then_some(true);
+        }
+        // Where all of this process was held up, what has come meanwhile is read first: else the timers of two connections
+        // would end both.
+        sleep(HELD_UP).await;
+        if connection.unanswered().is_some_and(|silent| silent >= patience) {
+            return Some(false);
         }
     }
 }

@@ -165,7 +165,7 @@ impl Connection {
         self.session.ping().await
     }
 
-    /// How long a life sign has been asked for, and nothing at all has come; `None` while nothing is asked for. To a second.
+    /// How long a life sign has been asked for, and nothing at all has come; `None` if nothing was asked for, or something has come since.
     pub fn unanswered(&self) -> Option<Duration> {
         self.session.unanswered()
     }

@@ -66,8 +66,10 @@ pub struct Session {
     over: CancellationToken,
     closed: OnceLock<Closed>,
     heard: AtomicBool,
-    /// When a life sign was asked for that hasn't come, by our clock plus 1; 0 for none.
+    /// When a life sign was last asked for after one had come, by our clock plus 1; 0 for never.
     asked_us: AtomicU64,
+    /// Something has come since.
+    came: AtomicBool,
     expecting: AtomicUsize,
     ping_rtt_us: AtomicU64,
     /// Reliable messages taken in, and how many there are in all once the other side has finished.
@@ -125,6 +127,7 @@ impl Session {
             closed: OnceLock::new(),
             heard: AtomicBool::new(true),
             asked_us: AtomicU64::new(0),
+            came: AtomicBool::new(true),
             expecting: AtomicUsize::new(0),
             ping_rtt_us: AtomicU64::new(0),
             completed: AtomicU64::new(0),
@@ -169,9 +172,12 @@ impl Session {
 
     /// Bytes arrived: the other side lives.
     pub fn heard(&self) {
-        // A load first: the flag is nearly always set already, and a shared cache line stays shared.
+        // A load first: a flag is nearly always set already, and a shared cache line stays shared.
         if !self.heard.load(Ordering::Relaxed) {
             self.heard.store(true, Ordering::Relaxed);
+        }
+        if !self.came.load(Ordering::Relaxed) {
+            self.came.store(true, Ordering::Relaxed);
         }
     }
 
@@ -451,14 +457,16 @@ impl Session {
     fn ask(&self) {
         let now = self.clock_us();
         self.outbox.ping(now);
-        // Bytes that came before the question are no answer to it, so one asked twice counts from the first time.
-        let _ = self.asked_us.compare_exchange(0, now.saturating_add(1), Ordering::Relaxed, Ordering::Relaxed);
+        // One asked twice in vain counts from the first time.
+        if self.came.swap(false, Ordering::Relaxed) {
+            self.asked_us.store(now.saturating_add(1), Ordering::Relaxed);
+        }
     }
 
     /// How long a life sign has been asked for in vain.
     pub(crate) fn unanswered(&self) -> Option<Duration> {
         let asked = self.asked_us.load(Ordering::Relaxed).checked_sub(1)?;
-        let silent = !self.heard.load(Ordering::Relaxed);
+        let silent = !self.came.load(Ordering::Relaxed);
         silent.then(|| Duration::from_micros(self.clock_us().saturating_sub(asked)))
     }
 
@@ -490,7 +498,6 @@ async fn supervise(session: Arc<Session>) {
             now = ticks.tick() => {
                 if session.heard.swap(false, Ordering::Relaxed) {
                     last = now;
-                    session.asked_us.store(0, Ordering::Relaxed);
                     session.outbox.heard();
                     continue;
                 }
