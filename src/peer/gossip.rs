@@ -19,6 +19,7 @@ use peerlane_transport::{
 };
 use tokio::{
     sync::Notify,
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -186,7 +187,15 @@ impl Gossip {
         let gossip = self.clone();
         let mut events = node.events();
         self.tasks.spawn(async move {
+            let mut collecting: Option<JoinHandle<()>> = None;
             loop {
+                if collecting.as_ref().is_none_or(JoinHandle::is_finished) && gossip.store.wants_collection() {
+                    let store = gossip.store.clone();
+                    collecting = Some(tokio::task::spawn_blocking(move || match store.collect() {
+                        Ok(collected) => tracing::debug!(?collected, "cells of older roots were let go"),
+                        Err(error) => tracing::error!(%error, "a collection failed"),
+                    }));
+                }
                 tokio::select! {
                     biased;
                     () = gossip.stop.cancelled() => return,

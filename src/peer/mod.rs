@@ -3,12 +3,13 @@
 //! * `operation`: what an account signs.
 //! * `lattice`: the logs of all accounts and how two lattices join.
 //! * `belief`: what a peer tells others that it holds.
-//! * `store`, `snapshot`: on disk, and reading it.
+//! * `store`, `snapshot`: on disk, and reading it; `collect`: letting go of what is out of use.
 //! * `gossip`: how lattices spread; `handler`: all of it as a handler of a node.
 //! * `service`: what it answers to requests.
 //! * `form`: what a QUERY asks and its RESULT says.
 
 mod belief;
+mod collect;
 mod form;
 mod gossip;
 mod handler;
@@ -19,6 +20,7 @@ mod snapshot;
 mod store;
 
 pub use belief::{Belief, BeliefDelta, BeliefError, MAX_BELIEF, MAX_PARTS};
+pub use collect::{BATCH, Collected, SLACK};
 pub use form::{Answer, FormError, MAX_PAGE, MAX_PAGE_BYTES, Query};
 pub use gossip::{GATHER, Gossip, GossipCounters, REPEAT};
 pub use handler::PeerHandler;
