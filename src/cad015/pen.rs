@@ -31,7 +31,14 @@ pub struct PenLimits {
 
 impl Default for PenLimits {
     fn default() -> Self {
-        Self { entries: 16, per_sender: 4, sources: 8, bytes: 4 * 1024 * 1024, patience: Duration::from_secs(10), total: Duration::from_secs(60) }
+        Self {
+            entries: 16,
+            per_sender: 4,
+            sources: 8,
+            bytes: 4 * 1024 * 1024,
+            patience: Duration::from_secs(10),
+            total: Duration::from_secs(60),
+        }
     }
 }
 
@@ -212,7 +219,8 @@ impl<S: Clone + Eq> Pen<S> {
     /// Whether its time is up, or no source is left; then it's discarded.
     pub fn expire(&mut self, about: &ValueId, now: Instant) -> bool {
         let PenLimits { patience, total, .. } = self.limits;
-        let late = |entry: &Entry<S>| now.saturating_duration_since(entry.last) >= patience || now.saturating_duration_since(entry.begun) >= total;
+        let late =
+            |entry: &Entry<S>| now.saturating_duration_since(entry.last) >= patience || now.saturating_duration_since(entry.begun) >= total;
         let over = |entry: &Entry<S>| entry.sources.is_empty() || late(entry);
         let expired = self.entries.get(about).is_none_or(over);
         if expired && self.entries.remove(about).is_some() {

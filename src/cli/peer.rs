@@ -172,7 +172,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let gossip = Gossip::new(store.clone(), identity.clone(), changed.clone());
     let service = Service::new(store, identity.peer_id(), &settings.network, changed);
     let handler = PeerHandler::new(service, gossip.clone(), identity.clone(), &settings.network);
-    let mut builder = Node::builder(Cad015::new(Profile::NATIVE.in_network(&settings.network)), local).listen(settings.listen).handler(handler);
+    let mut builder =
+        Node::builder(Cad015::new(Profile::NATIVE.in_network(&settings.network)), local).listen(settings.listen).handler(handler);
     for transport in &transports {
         builder = builder.transport(transport.clone());
     }

@@ -104,7 +104,8 @@ struct Attempts<'a>(&'a PeerAddr, &'a [Attempt]);
 impl Attempts<'_> {
     /// What may help if nobody has answered at all.
     fn hint(&self) -> &'static str {
-        let nobody = |error: &ConnectError| matches!(error, ConnectError::Timeout { .. } | ConnectError::Unreachable { .. } | ConnectError::Io(_));
+        let nobody =
+            |error: &ConnectError| matches!(error, ConnectError::Timeout { .. } | ConnectError::Unreachable { .. } | ConnectError::Io(_));
         match self.1.iter().all(|attempt| nobody(&attempt.error)) {
             true if !self.1.is_empty() => {
                 " (does a peer listen there? does a firewall stop UDP, which quic needs, or TCP? another transport or more time may help)"

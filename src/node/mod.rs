@@ -27,6 +27,7 @@ mod error;
 mod events;
 mod handle;
 mod handler;
+mod limits;
 mod link;
 mod listen;
 mod metrics;
@@ -47,5 +48,6 @@ pub use error::{Attempt, DialError, Listening, PeerSendError, RequestError, Star
 pub use events::Event;
 pub use handle::{NodeHandle, PeerInfo, PendingReply, Reply, Upload};
 pub use handler::{Context, Handler, Silent};
+pub use limits::NodeLimits;
 pub use seen::SeenSet;
 pub use stream::{StreamReader, StreamWriter};

@@ -40,7 +40,7 @@ const ROUND: usize = 1016;
 /// A MISSING_DATA that isn't answered within this counts as answered with nothing.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Beliefs remembered as merged or proven invalid, and for how long.
-const SEEN: (usize, Duration) = (4096, Duration::from_secs(600));
+pub(super) const SEEN: (usize, Duration) = (4096, Duration::from_secs(600));
 
 /// All single-message beliefs replace each other while they wait.
 const BELIEF_KEY: u64 = 0;

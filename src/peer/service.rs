@@ -25,7 +25,7 @@ pub const STATUS_AGE: Duration = Duration::from_secs(1);
 pub const MAX_DATA: usize = 768 * 1024;
 
 /// Requests of one kind that work on the store at once. Count: as many as a node has workers for a class.
-const DESKS: usize = 16;
+pub(super) const DESKS: usize = 16;
 
 /// What a peer says of itself: the value of the RESULT to STATUS, `[root peer network accounts operations keys cells uptime]`,
 /// the last in milliseconds.
@@ -131,7 +131,10 @@ impl Service {
             Payload::Status { id } => self.status(id).await,
             Payload::Ping { id } => Message::result(id, Ref::Embedded(Arc::new(Cell::Integer(clock_ms())))),
             Payload::Query { id, form } => match Query::read(&form, &message.cells(), &profile) {
-                Ok(query) => self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?)).await,
+                Ok(query) => {
+                    self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?))
+                        .await
+                }
                 Err(error) => Message::error(id, &code_of(&error), &error.to_string()),
             },
             Payload::Transact { id, operations } => {

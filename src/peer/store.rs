@@ -58,7 +58,7 @@ pub const MAX_RECENT: usize = 8 << 20;
 pub const MAX_EQUIVOCATIONS: u64 = 10_000;
 
 /// Pages that redb keeps in memory, in bytes. Its default is 1 GiB.
-const CACHE: usize = 64 << 20;
+pub(super) const CACHE: usize = 64 << 20;
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 pub(super) const CELLS: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("cells");
@@ -314,14 +314,7 @@ impl Store {
             database,
             profile,
             writing: Mutex::default(),
-            state: Mutex::new(State {
-                root,
-                version: 0,
-                recent: VecDeque::new(),
-                recent_bytes: 0,
-                growth: Growth::UNKNOWN,
-                since: None,
-            }),
+            state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0, growth: Growth::UNKNOWN, since: None }),
             collecting: Mutex::default(),
         })
     }

@@ -56,7 +56,8 @@ async fn a_dial_that_nobody_answers_says_where_over_what_how_long_and_what_may_h
     let error = a.connect(&addr(&b)).await.unwrap_err();
     assert!(error.may_retry());
     let text = error.to_string();
-    for part in [addr(&b).to_string().as_str(), "quic: connecting took longer than 3s", "tcp: connecting took longer than 2.7s", "firewall"] {
+    for part in [addr(&b).to_string().as_str(), "quic: connecting took longer than 3s", "tcp: connecting took longer than 2.7s", "firewall"]
+    {
         assert!(text.contains(part), "{part}: {text}");
     }
     event(&mut events, |e| matches!(e, Event::DialFailed { transport: "tcp", may_retry: true, .. }).then_some(())).await;

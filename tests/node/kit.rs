@@ -39,12 +39,29 @@ pub const GOSSIP: ClassId = ClassId(4);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    Request { class: ClassId, id: u64, body: Bytes },
-    Reply { class: ClassId, id: u64, body: Bytes },
-    Busy { class: ClassId, id: u64 },
-    Note { class: ClassId, key: u64, body: Bytes },
+    Request {
+        class: ClassId,
+        id: u64,
+        body: Bytes,
+    },
+    Reply {
+        class: ClassId,
+        id: u64,
+        body: Bytes,
+    },
+    Busy {
+        class: ClassId,
+        id: u64,
+    },
+    Note {
+        class: ClassId,
+        key: u64,
+        body: Bytes,
+    },
     /// Takes a request back.
-    Cancel { id: u64 },
+    Cancel {
+        id: u64,
+    },
 }
 
 impl Message {
