@@ -13,7 +13,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     hash::{BuildHasher as _, RandomState},
-    sync::PoisonError,
+    sync::{PoisonError, atomic::Ordering},
 };
 
 use super::{
@@ -97,6 +97,11 @@ impl Store {
         self.collect_by(BATCH)
     }
 
+    /// Ends a collection under way, and all later ones, soon: nobody waits for one when the process is to end.
+    pub fn end_collections(&self) {
+        self.ending.store(true, Ordering::Relaxed);
+    }
+
     /// `most`: cells removed in one transaction.
     pub(super) fn collect_by(&self, most: usize) -> Result<Collected, StoreError> {
         let Ok(_one_at_a_time) = self.collecting.try_lock().or_else(|busy| match busy {
@@ -130,6 +135,9 @@ impl Store {
         let mut live: HashSet<u64> = HashSet::new();
         let mut stack: Vec<ValueId> = refs(&Cell::Vector(Vector::short([root_ref(root, profile)]))).collect();
         while let Some(id) = stack.pop() {
+            if self.ending.load(Ordering::Relaxed) {
+                return Ok(Collected::default());
+            }
             if live.insert(short.hash_one(id.0)) {
                 stack.extend(below(&id, snapshot, profile)?);
             }
@@ -156,7 +164,7 @@ impl Store {
         let mut ready: Vec<ValueId> = garbage.iter().filter(|(_, parents)| **parents == 0).map(|(id, _)| *id).collect();
         while !ready.is_empty() {
             let batch = ready.split_off(ready.len().saturating_sub(most));
-            if !self.sweep(&batch, &garbage)? {
+            if self.ending.load(Ordering::Relaxed) || !self.sweep(&batch, &garbage)? {
                 return Ok(collected);
             }
             collected.removed += batch.len() as u64;

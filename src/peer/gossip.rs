@@ -170,12 +170,13 @@ impl Gossip {
         text
     }
 
-    /// Ends the sending task and all acquisitions, and waits for them.
+    /// Ends the sending task, all acquisitions and the store's collections, and waits for the former two.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn stop(&self) {
         self.stop.cancel();
+        self.store.end_collections();
         self.tasks.close();
         self.tasks.wait().await;
     }

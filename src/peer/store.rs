@@ -24,7 +24,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
 
 use bytes::Bytes;
 use redb::{
@@ -179,6 +179,8 @@ pub struct Store {
     state: Mutex<State>,
     /// One collection at a time.
     pub(super) collecting: Mutex<()>,
+    /// No collection any more: the process is to end.
+    pub(super) ending: AtomicBool,
 }
 
 /// What's known without asking the database.
@@ -316,6 +318,7 @@ impl Store {
             writing: Mutex::default(),
             state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0, growth: Growth::UNKNOWN, since: None }),
             collecting: Mutex::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
