@@ -443,3 +443,34 @@ fn a_peer_that_does_not_answer_is_named_with_what_was_tried() {
     }
     drop(udp);
 }
+
+#[test]
+fn the_limits_name_all_that_a_process_holds_and_add_up() {
+    let table: Vec<Value> = good(&["limits", "--json", "--peers", "7"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let bytes = |row: &Value| row["worst_case_bytes"].as_u64().unwrap();
+    let mut totals = Vec::new();
+    for per in ["connection", "peer", "node"] {
+        let (total, rows): (Vec<_>, Vec<_>) =
+            table.iter().filter(|row| row["per"] == per).partition(|row| row["name"] == format!("total per {per}"));
+        assert_eq!(rows.iter().map(|row| bytes(row)).sum::<u64>(), bytes(total[0]), "{per}");
+        totals.push(bytes(total[0]));
+    }
+    let all = table.last().unwrap();
+    assert_eq!((&all["peers"], bytes(all)), (&Value::from(7), totals[2] + 7 * (totals[0] + totals[1])));
+    for (per, name) in [
+        ("connection", "query: send budget"),
+        ("peer", "requests waiting"),
+        ("peer", "data: waiting for a worker"),
+        ("node", "query: waiting for a worker"),
+        ("node", "belief: with workers"),
+        ("node", "pen"),
+        ("node", "seen set"),
+        ("node", "pages of the store"),
+    ] {
+        let row = table.iter().find(|row| row["per"] == per && row["name"] == name).unwrap_or_else(|| panic!("no {name} per {per}"));
+        assert!(bytes(row) > 0, "{name}");
+    }
+    // For people as well.
+    let text = good(&["limits"]);
+    assert!(text.contains("pen") && text.contains("process"), "{text}");
+}

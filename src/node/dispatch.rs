@@ -210,7 +210,10 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
     let span = tracing::trace_span!("handle", peer = %peer.id, class = class.0, kind);
     let context = Context::new(node.clone(), peer.clone(), busy, class, received);
     let progress = match &work {
-        Work::Streamed(_, body) => Some(body.progress()),
+        Work::Streamed(_, body) => {
+            body.progress().begin();
+            Some(body.progress())
+        }
         Work::Message(_) => None,
     };
     let handling = async {

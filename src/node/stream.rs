@@ -93,7 +93,12 @@ impl Progress {
         self.over.store(over, Ordering::Relaxed);
     }
 
-    /// Waits until the message has an end, and nothing was read of it for so long before. Whoever was to read it is to be
+    /// Its handler begins: the time that it waited for a worker doesn't count.
+    pub(super) fn begin(&self) {
+        self.note(false);
+    }
+
+    /// Waits until nothing was read of the message for so long, though it has no end yet. Whoever was to read it is to be
     /// dropped then.
     pub(super) async fn stalled(&self, limit: Duration) {
         loop {

@@ -19,6 +19,7 @@ use peerlane_transport::{
 };
 use tokio::{
     sync::Notify,
+    task::JoinHandle,
     time::{Instant, timeout_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -39,7 +40,7 @@ const ROUND: usize = 1016;
 /// A MISSING_DATA that isn't answered within this counts as answered with nothing.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Beliefs remembered as merged or proven invalid, and for how long.
-const SEEN: (usize, Duration) = (4096, Duration::from_secs(600));
+pub(super) const SEEN: (usize, Duration) = (4096, Duration::from_secs(600));
 
 /// All single-message beliefs replace each other while they wait.
 const BELIEF_KEY: u64 = 0;
@@ -169,12 +170,13 @@ impl Gossip {
         text
     }
 
-    /// Ends the sending task and all acquisitions, and waits for them.
+    /// Ends the sending task, all acquisitions and the store's collections, and waits for the former two.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn stop(&self) {
         self.stop.cancel();
+        self.store.end_collections();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -186,7 +188,15 @@ impl Gossip {
         let gossip = self.clone();
         let mut events = node.events();
         self.tasks.spawn(async move {
+            let mut collecting: Option<JoinHandle<()>> = None;
             loop {
+                if collecting.as_ref().is_none_or(JoinHandle::is_finished) && gossip.store.wants_collection() {
+                    let store = gossip.store.clone();
+                    collecting = Some(tokio::task::spawn_blocking(move || match store.collect() {
+                        Ok(collected) => tracing::debug!(?collected, "cells of older roots were let go"),
+                        Err(error) => tracing::error!(%error, "a collection failed"),
+                    }));
+                }
                 tokio::select! {
                     biased;
                     () = gossip.stop.cancelled() => return,

@@ -25,7 +25,7 @@ pub const STATUS_AGE: Duration = Duration::from_secs(1);
 pub const MAX_DATA: usize = 768 * 1024;
 
 /// Requests of one kind that work on the store at once. Count: as many as a node has workers for a class.
-const DESKS: usize = 16;
+pub(super) const DESKS: usize = 16;
 
 /// What a peer says of itself: the value of the RESULT to STATUS, `[root peer network accounts operations keys cells uptime]`,
 /// the last in milliseconds.

@@ -157,6 +157,24 @@ async fn a_reply_that_stalls_ends_for_who_reads_it_and_for_who_writes_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_that_a_message_waits_for_a_worker_is_no_stall_of_its_handler() {
+    let (a, b, mut endings, _) = pair(LONG, 20 * SECOND).await;
+    // The only worker is busy for longer than the limit.
+    let mut first = a.open(b.peer_id(), BULK, Some(&Message::note(BULK, "read it"))).await.unwrap();
+    let mut second = a.open(b.peer_id(), BULK, Some(&Message::note(BULK, "read it"))).await.unwrap();
+    for _ in 0..6 {
+        sleep(10 * SECOND).await;
+        first.write(&mut vec![1].into()).await.unwrap();
+    }
+    first.finish().unwrap();
+    assert_eq!(timeout(LONG, endings.recv()).await.unwrap().unwrap(), "complete");
+    sleep(10 * SECOND).await;
+    second.write(&mut vec![1].into()).await.unwrap();
+    second.finish().unwrap();
+    assert_eq!(timeout(LONG, endings.recv()).await.unwrap().unwrap(), "complete");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_moves_slowly_is_no_stall() {
     let limit = NodeConfig::default().stall_timeout;
     let (a, b, mut endings, _) = pair(limit, limit).await;

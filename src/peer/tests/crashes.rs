@@ -29,11 +29,16 @@ struct Platter {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<Platter>>);
+pub(super) struct Disk(Arc<Mutex<Platter>>);
 
 impl Disk {
-    fn new(image: Vec<u8>, left: usize) -> Self {
+    pub(super) fn new(image: Vec<u8>, left: usize) -> Self {
         Self(Arc::new(Mutex::new(Platter { durable: image.clone(), now: image, pending: Vec::new(), left })))
+    }
+
+    /// Lets so many operations through from now on.
+    pub(super) fn ration(&self, left: usize) {
+        self.0.lock().unwrap().left = left;
     }
 
     fn change(&self, change: impl FnOnce(&mut Platter)) -> io::Result<()> {
@@ -44,7 +49,7 @@ impl Disk {
     }
 
     /// What's on it after the power went: each sector of each unsynced write may or may not have got there, in any order.
-    fn after_crash(&self, mut luck: impl FnMut() -> bool) -> Vec<u8> {
+    pub(super) fn after_crash(&self, mut luck: impl FnMut() -> bool) -> Vec<u8> {
         let platter = self.0.lock().unwrap();
         let mut image = platter.durable.clone();
         for pending in &platter.pending {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod beliefs;
+mod collects;
 mod crashes;
 mod joins;
 mod stores;
