@@ -422,3 +422,55 @@ impl<P: Protocol> ClassReader<'_, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use peerlane_transport::{
+        PathStats, Session, SessionInfo,
+        admission::{Agreed, Terms},
+        identity::Remote,
+    };
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    /// A connection whose other side is silent, but for what the test makes it hear.
+    fn session() -> (Arc<Session>, Connection) {
+        let terms = Terms::new("test").unwrap();
+        let info = SessionInfo {
+            transport: "test",
+            dialed: true,
+            remote: Remote::anonymous("127.0.0.1:1".parse().unwrap()),
+            local_addr: String::new(),
+            remote_addr: String::new(),
+            exporter: [0; 32],
+            path: Box::new(PathStats::unknown),
+        };
+        Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lives_for_as_long_as_anything_comes_by_it() {
+        let (session, connection) = session();
+        let start = Instant::now();
+        let hearing = async {
+            for _ in 0..10 {
+                sleep(PATIENCE - Duration::from_millis(1)).await;
+                session.heard();
+            }
+        };
+        let judging = async { (answers(&connection, PATIENCE).await, start.elapsed()) };
+        let ((lives, after), ()) = tokio::join!(judging, hearing);
+        assert_eq!(lives, Some(false), "at last nothing came");
+        assert!(after > 10 * PATIENCE && after < 13 * PATIENCE, "{after:?}");
+        // It was asked in vain already.
+        let start = Instant::now();
+        assert_eq!(answers(&connection, PATIENCE).await, Some(false));
+        assert!(start.elapsed() <= HELD_UP, "{:?}", start.elapsed());
+    }
+}
