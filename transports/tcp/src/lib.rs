@@ -26,14 +26,15 @@
 //! # Not provided
 //! Isolation from loss within a TCP connection: a lost segment of one class delays all that share it, since TCP has one
 //! order. That's what QUIC is for. Weights between classes on different TCP connections: floods on both get what the path
-//! gives each; within each the scheduler decides. Round-trip time, window and losses as the kernel
-//! sees them: safe Rust has no way to `TCP_INFO` here; the connection measures the round trip itself, on the first TCP
-//! connection, beside the bulk.
+//! gives each; within each the scheduler decides. Outside Linux: round-trip time, window
+//! and losses as the kernel sees them (`TCP_INFO`).
 
 mod closing;
 mod config;
 mod dial;
 mod handshake;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+mod info;
 mod joining;
 mod joins;
 mod listener;

@@ -217,6 +217,11 @@ fn path_stats(stream: &TcpStream) -> PathStats {
         let packet = socket.tcp_mss().ok().map(|segment| segment.saturating_add(TCP_HEADER).saturating_add(ip_header));
         path.mtu = packet.map(|packet| u16::try_from(packet).unwrap_or(u16::MAX));
     }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    if let Some(info) = crate::info::read(std::os::fd::AsFd::as_fd(stream)) {
+        (path.rtt, path.cwnd) = (Some(info.rtt), Some(info.cwnd));
+        (path.lost, path.sent) = (Some(info.retransmitted), info.segments);
+    }
     path
 }
 
