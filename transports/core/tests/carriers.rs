@@ -19,9 +19,9 @@ const TRANSACT: ClassId = ClassId(2);
 const DATA: ClassId = ClassId(3);
 const BELIEF: ClassId = ClassId(4);
 
-/// TRANSACT, whose messages must keep their order, goes on carrier 1 with the bulk classes; on the other side it doesn't.
+/// TRANSACT, whose messages must keep their order, goes on carrier 1 with the bulk classes; on the other side on carrier 2.
 const HERE: [u8; 5] = [0, 0, 1, 1, 1];
-const THERE: [u8; 5] = [0, 0, 0, 1, 2];
+const THERE: [u8; 5] = [0, 0, 2, 1, 2];
 
 async fn bounded<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), future).await.expect("the test hangs")
@@ -197,6 +197,27 @@ async fn what_comes_on_a_carrier_waits_for_what_was_sent_before_it() {
     bounded(second.read_exact(&mut heard)).await.unwrap();
     assert_eq!(heard, belief);
     second.write_all(&message(DATA, &[7; 40_000])).await.ok();
+}
+
+/// The same for the dialer, who moves first.
+#[tokio::test]
+async fn the_dialer_waits_for_the_other_sides_move_too() {
+    let (io, mut first) = tokio::io::duplex(64 * 1024);
+    let a = side(io, true, HERE);
+    let (io, mut second) = tokio::io::duplex(64 * 1024);
+    assert!(a.joining.attach(a.joining.take(1).unwrap(), io, BytesMut::new()));
+    let moved = control(&Control::Moved(1));
+    let mut heard = vec![0; moved.len()];
+    bounded(first.read_exact(&mut heard)).await.unwrap();
+    assert_eq!(heard, moved);
+    second.write_all(&message(TRANSACT, b"two")).await.unwrap();
+    first.write_all(&message(QUERY, b"asked")).await.unwrap();
+    assert_eq!(whole(&a.connection, QUERY).await, b"asked"[..]);
+    assert!(a.connection.try_recv(TRANSACT).is_none());
+    first.write_all(&message(TRANSACT, b"one")).await.unwrap();
+    first.write_all(&moved).await.unwrap();
+    assert_eq!(whole(&a.connection, TRANSACT).await, b"one"[..]);
+    assert_eq!(whole(&a.connection, TRANSACT).await, b"two"[..]);
 }
 
 #[tokio::test]

@@ -314,7 +314,9 @@ mod tests {
         assert!(text.contains("no-such"), "{text}");
 
         // By default the best one, where there is one, and what there is where not.
-        let expected = if named(BEST).is_ok() { BEST } else { &system };
-        assert_eq!(in_force(&settings(|_| ()).unwrap()), expected);
+        let default = settings(|_| ()).unwrap();
+        let best = named(BEST).is_ok();
+        assert_eq!(in_force(&default), if best { BEST } else { &system });
+        assert_eq!(default.congestion_control.is_some(), best, "it's asked for, whatever the system's is");
     }
 }

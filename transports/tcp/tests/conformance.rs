@@ -22,6 +22,10 @@ impl Factory for Tcp {
         TcpTransport::new(peer.clone(), config)
     }
 
+    fn apart(&self) -> bool {
+        self.0 != Carriers::One
+    }
+
     fn local(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::*;
+use futures_util::FutureExt;
 use peerlane_tcp::TcpConfig;
 use peerlane_transport::{
     CloseCode, Closed, ClosedBy, ConnectError, Control, ListenError, Listener, Transport, Upgrade,
@@ -345,11 +346,11 @@ async fn nobody_there_and_a_port_taken_are_errors_with_the_address() {
     assert!(matches!(&taken, ListenError::Bind { addr, .. } if *addr == listener.local().to_string()), "{taken}");
     assert!(taken.to_string().contains("another program"));
     drop(listener);
+    // The port is free at once.
+    let Host::Address(to) = addr.host else { panic!() };
+    drop(b.transport.listen(&to).now_or_never().unwrap().unwrap());
     let error = a.transport.dial(&addr).await.unwrap_err();
     assert!(matches!(&error, ConnectError::Unreachable { addr: a, .. } if *a == addr.to_string()), "{error}");
-    // And the port is free again.
-    let Host::Address(to) = addr.host else { panic!() };
-    b.transport.listen(&to).await.unwrap();
 }
 
 #[tokio::test]
