@@ -7,7 +7,9 @@ use peerlane_transport::{ClassTable, ConnectError, Urgency, limits};
 #[non_exhaustive]
 pub enum CongestionControl {
     /// BBR where the kernel has and permits it, else the system's; the log says which. The default: on a path with loss
-    /// or a deep queue BBR keeps both latency and throughput, and Cubic loses one of them (`benches/RESULTS.md`).
+    /// or a deep queue BBR keeps both latency and throughput, and Cubic loses one of them (`benches/RESULTS.md`). On a
+    /// TCP connection that has latency classes alone, and sends seldom, BBR is begun anew every 8 seconds, so that it
+    /// never goes slow to look for the path's round trip.
     #[default]
     Best,
     /// The system's (`net.ipv4.tcp_congestion_control`).

@@ -3,8 +3,9 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::BytesMut;
 use peerlane_transport::{
-    CloseCode, Closed, ConnectError, Session,
+    CloseCode, Closed, ConnectError, Session, Urgency,
     admission::{Agreed, JoinToken, join},
     framing::{Joining, Place},
     identity::{PeerId, server_name},
@@ -89,8 +90,17 @@ async fn dial(shared: &Arc<Shared>, join: &Join, number: u8, place: Place) -> Re
         return Err(error.into());
     }
     let early = within(deadline, limit, "the join", join::ask(&mut tls, number, join.token)).await?;
-    join.joining.attach(place, tls, early);
+    attach(shared, &join.joining, number, place, tls, early);
     Ok(())
+}
+
+fn attach(shared: &Shared, joining: &Joining<TlsStream<Socket>>, number: u8, place: Place, tls: TlsStream<Socket>, early: BytesMut) {
+    let classes = shared.local.terms.classes.iter().zip(&shared.carriers);
+    // Where bulk goes, BBR needs what it does.
+    if shared.settings.begins_anew() && classes.filter(|(_, of)| **of == number).all(|((_, class), _)| class.urgency == Urgency::Latency) {
+        tls.get_ref().0.stay_ready();
+    }
+    joining.attach(place, tls, early);
 }
 
 /// Whether a dialer begins what is to be a join. Whoever wants no further connections doesn't know the word.
@@ -122,6 +132,6 @@ pub(crate) async fn accepted(shared: &Arc<Shared>, start: StartHandshake<Socket>
         return within(deadline, limit, "the join", join::refuse(&mut tls, closed)).await;
     };
     tls.get_ref().0.keep_alive(shared.keep_alive_after())?;
-    joining.attach(place, tls, early);
+    attach(shared, &joining, carrier, place, tls, early);
     Ok(())
 }
