@@ -26,8 +26,8 @@
 //! # Not provided
 //! Isolation from loss within a TCP connection: a lost segment of one class delays all that share it, since TCP has one
 //! order. That's what QUIC is for. Weights between classes on different TCP connections: floods on both get what the path
-//! gives each; within each the scheduler decides. Outside Linux: round-trip time, window
-//! and losses as the kernel sees them (`TCP_INFO`).
+//! gives each; within each the scheduler decides. Round-trip time, window and
+//! retransmissions (`TCP_INFO`, on Linux alone) of further TCP connections: what is told is the first one's, which bulk uses.
 
 mod closing;
 mod config;

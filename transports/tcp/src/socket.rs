@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream},
+    sync::oneshot,
 };
 
 use crate::config::{CongestionControl, TcpConfig};
@@ -200,11 +201,13 @@ struct Inner {
     stream: TcpStream,
     /// Bytes given to the kernel.
     written: u64,
+    /// Tells by its end that the socket is closed.
+    _open: Option<oneshot::Sender<()>>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Mutex::new(Inner { stream, written: 0 })))
+        Self(Arc::new(Mutex::new(Inner { stream, written: 0, _open: None })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -225,10 +228,12 @@ impl Socket {
     #[cfg(target_os = "linux")]
     pub(crate) fn stay_ready(&self) {
         let socket = Arc::downgrade(&self.0);
+        let (open, mut closed) = oneshot::channel();
+        self.lock()._open = Some(open);
         tokio::spawn(async move {
             let mut before = 0;
-            loop {
-                tokio::time::sleep(ANEW).await;
+            // What ends it is the sender's end.
+            while tokio::time::timeout(ANEW, &mut closed).await.is_err() {
                 let Some(socket) = socket.upgrade() else { return };
                 let inner = socket.lock().unwrap_or_else(PoisonError::into_inner);
                 if inner.written - before <= SELDOM && begin_anew(&SockRef::from(&inner.stream)).is_err() {
