@@ -20,7 +20,7 @@ use quinn_proto::congestion::{BbrConfig, CubicConfig, NewRenoConfig};
 
 const HELP: &str = "usage: link [--profile P,..|all] [--controller C,..] [--seeds N] [--first SEED] [--duration S]
             [--held WINDOWS] [--no-copies] [--one-stream] [--no-flood] [--loss-detection PACKETS,TIME] [--runs] [--trace MS]
-controllers: cubic bbr newreno delay, and delay without a part: delay-nodispersion -nooffset -nocompany -nodip";
+controllers: cubic bbr newreno delay, and delay without a part: delay-nodispersion -nooffset -nocompany -nocatchup -nodip";
 
 type Change = Box<dyn Fn(&mut Run)>;
 
@@ -40,6 +40,7 @@ fn controller(name: &str) -> Option<Factory> {
                     "nodispersion" => config.dispersion = false,
                     "nooffset" => config.offset = false,
                     "nocompany" => config.company = false,
+                    "nocatchup" => config.catch_up = false,
                     "nodip" => config.dip = false,
                     _ => return None,
                 }

@@ -45,8 +45,8 @@ impl Controller for Delay {
         }
     }
 
-    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
-        self.model.on_lost(now, sent, lost_bytes, persistent);
+    fn on_congestion_event(&mut self, now: Instant, _: Instant, persistent: bool, lost_bytes: u64) {
+        self.model.on_lost(now, lost_bytes, persistent);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {

@@ -12,6 +12,8 @@ pub struct DelayConfig {
     pub offset: bool,
     /// A rival that keeps the queue full is met with a window that losses drive. Off: it takes the path.
     pub company: bool,
+    /// An empty path that bursts show to be wider than what is sent is taken quickly. Off: only as the delay law grows.
+    pub catch_up: bool,
     /// A short dip of the window every ten seconds shows the empty path's round trip. Off: the base creeps up by the
     /// standing queue.
     pub dip: bool,
@@ -19,6 +21,6 @@ pub struct DelayConfig {
 
 impl Default for DelayConfig {
     fn default() -> Self {
-        Self { dispersion: true, offset: true, company: true, dip: true }
+        Self { dispersion: true, offset: true, company: true, catch_up: true, dip: true }
     }
 }

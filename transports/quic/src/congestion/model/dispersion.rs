@@ -10,22 +10,38 @@ use std::{collections::VecDeque, time::Instant};
 const SAMPLES: usize = 61;
 /// Samples before anything is said: less than a round trip's bursts once slow start matters.
 const ENOUGH: usize = 8;
-/// Bytes behind a burst's first batch for a sample: four full packets, two ACKs of a receiver that acknowledges every second.
-const SPAN: u64 = 4 * 1200;
+/// Bytes behind a burst's first ACK for a sample: two packets, which is what an ACK-clocked burst of four always has.
+const SPAN: u64 = 2 * 1200;
 /// Jitter spoils the method: the third quartile may be this many times the first.
 const AGREEMENT: f64 = 1.5;
 
+/// The packets of one burst, as far as ACKs told of them.
 #[derive(Debug, Clone)]
 struct Burst {
     sent: Instant,
     first: Instant,
     last: Instant,
-    /// Bytes acknowledged after the first batch.
+    /// Bytes that arrived between the two.
     behind: u64,
+    /// Bytes of ACKs of one packet since then.
+    lone: u64,
+}
+
+/// What one ACK acknowledges.
+#[derive(Debug, Clone)]
+struct Batch {
+    at: Instant,
+    /// When the newest packet in it was sent: the one whose arrival made the receiver answer.
+    sent: Instant,
+    /// All of its packets are of one burst.
+    pure: bool,
+    packets: u32,
+    bytes: u64,
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Dispersion {
+    batch: Option<Batch>,
     burst: Option<Burst>,
     samples: VecDeque<f64>,
     capacity: Option<f64>,
@@ -33,22 +49,42 @@ pub(super) struct Dispersion {
 
 impl Dispersion {
     pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
-        match &mut self.burst {
-            Some(burst) if burst.sent == sent => {
-                if now > burst.first {
-                    burst.behind += bytes;
-                    burst.last = now;
-                }
+        match &mut self.batch {
+            Some(batch) if batch.at == now => {
+                batch.pure &= batch.sent == sent;
+                batch.sent = sent;
+                batch.packets += 1;
+                batch.bytes += bytes;
             }
-            _ => {
-                self.close();
-                self.burst = Some(Burst { sent, first: now, last: now, behind: 0 });
+            batch => {
+                if let Some(complete) = batch.replace(Batch { at: now, sent, pure: true, packets: 1, bytes }) {
+                    self.on_batch(&complete);
+                }
             }
         }
     }
 
-    fn close(&mut self) {
-        let Some(burst) = self.burst.take() else { return };
+    /// An ACK leaves the receiver when its newest packet arrives. So the end of a burst tells nothing where it's acknowledged
+    /// with the next burst's begin, nor alone, when it may have waited for the receiver's timer.
+    fn on_batch(&mut self, batch: &Batch) {
+        match &mut self.burst {
+            Some(burst) if batch.pure && burst.sent == batch.sent => {
+                burst.lone += batch.bytes;
+                if batch.packets > 1 {
+                    burst.behind += std::mem::take(&mut burst.lone);
+                    burst.last = batch.at;
+                }
+            }
+            burst => {
+                let next = Burst { sent: batch.sent, first: batch.at, last: batch.at, behind: 0, lone: 0 };
+                if let Some(complete) = burst.replace(next) {
+                    self.sample(&complete);
+                }
+            }
+        }
+    }
+
+    fn sample(&mut self, burst: &Burst) {
         let span = burst.last.saturating_duration_since(burst.first).as_secs_f64();
         if burst.behind >= SPAN && span > 0.0 {
             if self.samples.len() == SAMPLES {

@@ -11,6 +11,7 @@
 //! A fair share beside *several* loss-driven rivals (half of the path is taken), and beside one that ignores loss while
 //! the queue is deep. ECN marks count as nothing.
 
+mod catch_up;
 mod company;
 mod config;
 mod delay;
@@ -116,14 +117,19 @@ impl Model {
     pub(crate) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         self.path.on_ack(now, sent, bytes);
         self.round.on_ack(now.saturating_duration_since(sent).as_secs_f64(), sent, bytes);
-        if let Phase::StartUp(state) = self.phase {
-            self.start_up_on_ack(state, bytes);
+        match self.phase {
+            Phase::StartUp(state) => self.start_up_on_ack(state, bytes),
+            Phase::Steady => {}
+            Phase::Company => self.company_on_ack(bytes),
         }
     }
 
     /// All packets of one ACK are told. Whether a round is over.
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) -> bool {
         self.in_flight = in_flight as f64;
+        if self.phase == Phase::Company {
+            self.company_on_acks_end();
+        }
         let round = self.round.end(now, in_flight);
         if let Some(round) = &round {
             self.on_round(round);
@@ -150,8 +156,8 @@ impl Model {
         self.window = self.window.max(self.least() as f64);
     }
 
-    /// `bytes` were lost, the last of them sent at `sent`. `persistent`: everything was, for several round trips.
-    pub(crate) fn on_lost(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool) {
+    /// `bytes` were lost. `persistent`: everything was, for several round trips.
+    pub(crate) fn on_lost(&mut self, now: Instant, bytes: u64, persistent: bool) {
         self.round.on_lost(bytes);
         if persistent {
             // Whatever was learnt may be of another path. The least round trip is tested by the first ACK, and ages.
@@ -159,7 +165,7 @@ impl Model {
             *self = Self::new(self.config, now, u16::try_from(self.mtu).unwrap_or(u16::MAX));
             (self.path.base, self.path.next_base) = (base, base);
         } else if self.phase == Phase::Company {
-            self.company_on_lost(now, sent);
+            self.company_on_lost(now, bytes);
         }
     }
 }
@@ -177,12 +183,13 @@ impl fmt::Display for Model {
         };
         write!(
             f,
-            "{phase:8} base {:.2} ms, offset {:.2} ms, roughness {:.3} ms, rate {:.1} of {:.1} Mbit/s",
+            "{phase:8} base {:.2} ms, offset {:.2} ms, roughness {:.3} ms, rate {:.1} of {:.1}, bursts {:.1} Mbit/s",
             self.path.base * 1e3,
             self.offset.get() * 1e3,
             self.path.roughness.get() * 1e3,
             self.path.rate * 8e-6,
             self.path.capacity() * 8e-6,
+            self.path.dispersion().unwrap_or(0.0) * 8e-6,
         )
     }
 }

@@ -13,8 +13,6 @@ const CAREFUL_FLAT_ROUNDS: u32 = 2;
 /// What counts as more rate: BBR's quarter while doubling.
 const MORE: f64 = 1.25;
 const CAREFUL_MORE: f64 = 1.1;
-/// A window below this share of what the path holds grows by doubling rather than by the law.
-const FAR_BELOW: f64 = 0.5;
 /// Loss of a round that ends it, as a share: above what any profile loses by itself.
 const LOSS: f64 = 0.05;
 /// Packets of it at least, so that a short round isn't judged by one packet.
@@ -76,18 +74,6 @@ impl Model {
             self.leave_start_up();
             self.window = self.window.min(1.1 * rate * round.rtt);
         }
-    }
-
-    /// Whether the bursts show a path far wider than the window, with nothing waiting on it: the application was slow when
-    /// start-up ended. Then it begins again.
-    pub(super) fn starts_again(&mut self, round: &Round) -> bool {
-        let path = &self.path;
-        let wide = path.dispersion().is_some_and(|capacity| self.window < FAR_BELOW * capacity * path.base);
-        let again = wide && round.rtt < path.base + path.target();
-        if again {
-            self.phase = Phase::StartUp(StartUp::new());
-        }
-        again
     }
 
     fn leave_start_up(&mut self) {
