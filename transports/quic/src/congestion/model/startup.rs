@@ -56,11 +56,16 @@ impl Model {
     }
 
     pub(super) fn start_up_on_round(&mut self, mut state: StartUp, round: &Round) {
-        let careful = state.growth <= CAREFUL;
         let rate = round.rate();
+        if round.rtt < self.path.base + self.path.target() {
+            // Nothing waits: what slowed us was a burst's, or the other direction's (as RFC 9406, section 4.2, goes back).
+            (state.growth, state.flat) = (2.0, 0);
+            state.best = state.best.max(rate);
+        }
+        let careful = state.growth <= CAREFUL;
         if rate > state.best * if careful { CAREFUL_MORE } else { MORE } {
             (state.best, state.flat) = (rate, 0);
-        } else {
+        } else if round.rtt >= self.path.base + self.path.target() {
             state.flat += 1;
         }
         let flat = state.flat >= if careful { CAREFUL_FLAT_ROUNDS } else { FLAT_ROUNDS };
