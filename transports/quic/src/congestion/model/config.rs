@@ -10,6 +10,9 @@ pub struct DelayConfig {
     /// Delay that isn't our queue's, by jitter or by the other direction's load, is learnt by steps of the window. Off:
     /// all delay above the least is taken for queue.
     pub offset: bool,
+    /// Where the other direction is loaded too, such delay is looked for in what would pass for smooth otherwise, and beyond the
+    /// rate that was reached. Off: of two ends that flood each other one may stay far below its part.
+    pub both_ways: bool,
     /// A rival that keeps the queue full is met with a window that losses drive. Off: it takes the path.
     pub company: bool,
     /// An empty path that bursts show to be wider than what is sent is taken quickly. Off: only as the delay law grows.
@@ -21,6 +24,6 @@ pub struct DelayConfig {
 
 impl Default for DelayConfig {
     fn default() -> Self {
-        Self { dispersion: true, offset: true, company: true, catch_up: true, dip: true }
+        Self { dispersion: true, offset: true, both_ways: true, company: true, catch_up: true, dip: true }
     }
 }

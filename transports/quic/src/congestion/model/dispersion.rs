@@ -137,6 +137,27 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_burst_that_is_acknowledged_with_the_next_tells_nothing() {
+        let mut dispersion = Dispersion::default();
+        let packet = Duration::from_micros(250);
+        let mut arrival = Instant::now() + Duration::from_millis(50);
+        let mut unacknowledged = Vec::new();
+        // Bursts of five; another flow's packets between them; every second packet is acknowledged, whosever burst it's of.
+        for burst in 0..40u32 {
+            let sent = arrival.checked_sub(Duration::from_millis(50)).unwrap();
+            arrival += packet * (burst * 7 % 13);
+            for _ in 0..5 {
+                arrival += packet;
+                unacknowledged.push(sent);
+                if unacknowledged.len() == 2 {
+                    unacknowledged.drain(..).for_each(|sent| dispersion.on_ack(arrival, sent, 1250));
+                }
+            }
+        }
+        assert!((dispersion.capacity().unwrap() - 5e6).abs() < 1e4);
+    }
+
+    #[test]
     fn the_rate_is_that_of_the_bursts_and_nothing_is_said_where_they_disagree() {
         let even = bursts([Duration::from_micros(500); 20]);
         assert!((even.capacity().unwrap() - 5e6).abs() < 1e4);

@@ -46,6 +46,8 @@ const LEAST_RATE: f64 = 128_000.0;
 /// always ahead of what is in flight.
 const USED: f64 = 0.8;
 const USED_IN_START_UP: f64 = 0.4;
+/// Bytes received per byte acknowledged from which on the other direction is loaded: a flood's ACKs are a fortieth.
+const BOTH_WAYS: f64 = 0.2;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
@@ -64,6 +66,11 @@ pub(crate) struct Model {
     window: f64,
     /// What was in flight after the last ACK. Bytes.
     in_flight: f64,
+    /// Bytes received, and what they were when the round began.
+    received: u64,
+    received_before: u64,
+    /// The other direction is loaded too.
+    both_ways: bool,
     phase: Phase,
     round: Collector,
     path: Path,
@@ -80,6 +87,9 @@ impl Model {
             mtu,
             window: (INITIAL_PACKETS * mtu) as f64,
             in_flight: f64::INFINITY,
+            received: 0,
+            received_before: 0,
+            both_ways: false,
             phase: Phase::StartUp(StartUp::new()),
             round: Collector::new(now),
             path: Path::new(config, now),
@@ -124,6 +134,11 @@ impl Model {
         }
     }
 
+    /// So many bytes were received so far, if that's known.
+    pub(crate) fn on_received(&mut self, bytes: u64) {
+        self.received = bytes;
+    }
+
     /// All packets of one ACK are told. Whether a round is over.
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) -> bool {
         self.in_flight = in_flight as f64;
@@ -138,6 +153,8 @@ impl Model {
     }
 
     fn on_round(&mut self, round: &Round) {
+        let received = self.received.saturating_sub(std::mem::replace(&mut self.received_before, self.received));
+        self.both_ways = self.config.both_ways && received as f64 > BOTH_WAYS * round.acked as f64;
         // A rival's queue would soon be the base.
         if self.phase != Phase::Company {
             self.path.age_base(round);

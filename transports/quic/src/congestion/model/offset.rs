@@ -18,15 +18,25 @@ use super::{
 const SHORT: f64 = 0.95;
 const FINE: f64 = 0.97;
 /// What is left of the offset after each fine round: the jitter may have gone.
-const FADE: f64 = 0.97;
+const FADE: f64 = 0.93;
+/// How much of the delay that a test has shown not to be ours is believed: part of it is what our own queue makes the other
+/// direction wait, and two ends that blame each other for all of it would keep it.
+const BELIEVED: f64 = 0.5;
 /// The largest step of the window: a quarter of the path's content as queue, if it was wrong.
 const STEP: f64 = 1.25;
 /// Rounds of a test, and how many of them count: the step's effect takes one to come back.
 const ROUNDS: u32 = 4;
 /// Roughness, as a share of the target queue, that allows tests once its average is settled.
 const ROUGH: f64 = 0.36;
+/// The same where the other direction is loaded: its bursts are less rough than jitter, and among flows both of whose
+/// directions are loaded a step does no more harm than the delay that they take for each other's.
+const ROUGH_BOTH_WAYS: f64 = 0.1;
+/// What is tried beyond the known rate where the other direction is loaded, which hides how wide the path is; and how long it
+/// isn't after a try that only made a queue.
+const EXPLORE: f64 = 1.05;
+const EXPLORE_AGAIN: Duration = Duration::from_secs(3);
 /// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
-const MOST: f64 = 0.4;
+const MOST: f64 = 0.15;
 /// The same, seconds, where the base is next to nothing.
 const MOST_LEAST: f64 = 0.001;
 /// After a test that lost packets: no other for so long.
@@ -56,11 +66,12 @@ pub(super) struct Offset {
     distrust_until: Instant,
     test: Option<Test>,
     not_before: Instant,
+    explore_at: Instant,
 }
 
 impl Offset {
     pub(super) fn new(now: Instant) -> Self {
-        Self { delay: 0.0, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now }
+        Self { delay: 0.0, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now, explore_at: now }
     }
 
     /// Seconds.
@@ -91,7 +102,7 @@ impl Offset {
     /// The rate that ought to be reached.
     fn reach(&self, now: Instant, path: &Path) -> f64 {
         match path.dispersion() {
-            Some(capacity) if now >= self.distrust_until => capacity.max(self.reach),
+            Some(capacity) if now >= self.distrust_until => capacity,
             _ => self.reach,
         }
     }
@@ -101,10 +112,13 @@ impl Offset {
     }
 
     /// Starts a test if the rate is short: by how much the window is to grow.
-    fn start(&mut self, round: &Round, path: &Path, window: f64) -> Option<f64> {
-        let reach = self.reach(round.end, path);
+    fn start(&mut self, round: &Round, path: &Path, window: f64, both_ways: bool) -> Option<f64> {
+        let mut reach = self.reach(round.end, path);
         if path.rate > FINE * reach {
             self.delay *= FADE;
+        }
+        if both_ways && path.dispersion().is_none() && round.end >= self.explore_at {
+            reach = reach.max(EXPLORE * path.rate);
         }
         let target = path.target();
         let possible = (target..Self::bound(path) + target).contains(&(round.rtt - path.base));
@@ -128,9 +142,11 @@ impl Offset {
         let usual = path.loss * packets;
         let lossy = test.lost / mtu > 1.5 * usual + 0.003 * packets + 3.0 * usual.sqrt() + 4.0;
         if !queued && !lossy {
-            self.delay = self.delay.max(test.rtt - path.base - path.target()).min(Self::bound(path));
+            let seen = test.rtt - path.base - path.target();
+            self.delay = (self.delay + BELIEVED * (seen - self.delay).max(0.0)).min(Self::bound(path));
             return None;
         }
+        self.explore_at = round.end + EXPLORE_AGAIN;
         // Half way: the other direction's queue may have spoken instead of ours.
         self.reach = (reach + test.acked / test.elapsed) / 2.0;
         self.next_reach = self.next_reach.min(self.reach);
@@ -147,12 +163,13 @@ impl Model {
     /// Whether a test of the offset decides about this round.
     pub(super) fn tests_offset(&mut self, round: &Round) -> bool {
         let rough = &self.path.roughness;
-        let allowed = rough.get() > self.path.target() || rough.settled() && rough.get() > ROUGH * self.path.target();
+        let enough = if self.both_ways { ROUGH_BOTH_WAYS } else { ROUGH };
+        let allowed = rough.get() > self.path.target() || rough.settled() && rough.get() > enough * self.path.target();
         if !self.config.offset || !allowed && self.offset.test.is_none() {
             return false;
         }
         let Some(mut test) = self.offset.test.take() else {
-            let step = self.offset.start(round, &self.path, self.window);
+            let step = self.offset.start(round, &self.path, self.window, self.both_ways);
             self.window *= step.unwrap_or(1.0);
             return step.is_some();
         };
