@@ -10,8 +10,8 @@ pub struct DelayConfig {
     /// Delay that isn't our queue's, by jitter or by the other direction's load, is learnt by steps of the window. Off:
     /// all delay above the least is taken for queue.
     pub offset: bool,
-    /// Where the other direction is loaded too, such delay is looked for in what would pass for smooth otherwise, and beyond the
-    /// rate that was reached. Off: of two ends that flood each other one may stay far below its part.
+    /// Where the other direction is loaded too, such delay is looked for in what would pass for smooth otherwise. Off: of two
+    /// ends that flood each other one may stay below its part.
     pub both_ways: bool,
     /// A rival that keeps the queue full is met with a window that losses drive. Off: it takes the path.
     pub company: bool,

@@ -31,10 +31,6 @@ const ROUGH: f64 = 0.36;
 /// The same where the other direction is loaded: its bursts are less rough than jitter, and among flows both of whose
 /// directions are loaded a step does no more harm than the delay that they take for each other's.
 const ROUGH_BOTH_WAYS: f64 = 0.1;
-/// What is tried beyond the known rate where the other direction is loaded, which hides how wide the path is; and how long it
-/// isn't after a try that only made a queue.
-const EXPLORE: f64 = 1.05;
-const EXPLORE_AGAIN: Duration = Duration::from_secs(3);
 /// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
 const MOST: f64 = 0.15;
 /// The same, seconds, where the base is next to nothing.
@@ -66,12 +62,11 @@ pub(super) struct Offset {
     distrust_until: Instant,
     test: Option<Test>,
     not_before: Instant,
-    explore_at: Instant,
 }
 
 impl Offset {
     pub(super) fn new(now: Instant) -> Self {
-        Self { delay: 0.0, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now, explore_at: now }
+        Self { delay: 0.0, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now }
     }
 
     /// Seconds.
@@ -112,13 +107,10 @@ impl Offset {
     }
 
     /// Starts a test if the rate is short: by how much the window is to grow.
-    fn start(&mut self, round: &Round, path: &Path, window: f64, both_ways: bool) -> Option<f64> {
-        let mut reach = self.reach(round.end, path);
+    fn start(&mut self, round: &Round, path: &Path, window: f64) -> Option<f64> {
+        let reach = self.reach(round.end, path);
         if path.rate > FINE * reach {
             self.delay *= FADE;
-        }
-        if both_ways && path.dispersion().is_none() && round.end >= self.explore_at {
-            reach = reach.max(EXPLORE * path.rate);
         }
         let target = path.target();
         let possible = (target..Self::bound(path) + target).contains(&(round.rtt - path.base));
@@ -146,7 +138,6 @@ impl Offset {
             self.delay = (self.delay + BELIEVED * (seen - self.delay).max(0.0)).min(Self::bound(path));
             return None;
         }
-        self.explore_at = round.end + EXPLORE_AGAIN;
         // Half way: the other direction's queue may have spoken instead of ours.
         self.reach = (reach + test.acked / test.elapsed) / 2.0;
         self.next_reach = self.next_reach.min(self.reach);
@@ -169,7 +160,7 @@ impl Model {
             return false;
         }
         let Some(mut test) = self.offset.test.take() else {
-            let step = self.offset.start(round, &self.path, self.window, self.both_ways);
+            let step = self.offset.start(round, &self.path, self.window);
             self.window *= step.unwrap_or(1.0);
             return step.is_some();
         };

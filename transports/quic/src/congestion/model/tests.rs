@@ -237,11 +237,12 @@ fn half_of_an_empty_path_is_taken_quickly_and_no_more_than_most_of_it() {
 fn a_loaded_other_direction_doesnt_hold_this_one_down() {
     let after = |config| {
         let mut path = Fluid::new(config, 5e6, 0.05);
-        path.round(0);
+        for _ in 0..60 {
+            path.round(0);
+        }
         // The other direction's queue, and its bursts.
-        (path.foreign, path.wobble, path.both_ways) = (0.003, 0.0005, true);
-        (path.model.phase, path.model.window) = (Phase::Steady, 100_000.0);
-        for _ in 0..400 {
+        (path.foreign, path.wobble, path.both_ways) = (0.003, 0.0003, true);
+        for _ in 0..200 {
             path.round(0);
         }
         path.model.window() as f64 / (5e6 * path.rtt())
@@ -249,7 +250,7 @@ fn a_loaded_other_direction_doesnt_hold_this_one_down() {
     let reached = after(DelayConfig::default());
     assert!(reached > 0.9, "{reached} of the rate");
     let reached = after(DelayConfig { both_ways: false, ..DelayConfig::default() });
-    assert!(reached < 0.7, "without the mechanism {reached}");
+    assert!(reached < 0.8, "without the mechanism {reached}");
 }
 
 #[test]
