@@ -97,7 +97,7 @@ impl Offset {
     /// The rate that ought to be reached.
     fn reach(&self, now: Instant, path: &Path) -> f64 {
         match path.dispersion() {
-            Some(capacity) if now >= self.distrust_until => capacity,
+            Some(capacity) if now >= self.distrust_until => capacity.max(self.reach),
             _ => self.reach,
         }
     }

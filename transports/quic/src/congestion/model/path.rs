@@ -17,8 +17,6 @@ const AGREED_MEMORY: Duration = Duration::from_secs(60);
 const AVERAGED: usize = 4;
 /// Rounds among which the highest rate is taken for the window's step.
 const BEST_OF: usize = 10;
-/// What the highest rate may be of that which bursts show.
-const TOLERANCE: f64 = 1.02;
 /// Round trips of the last few packets, the least of which is the delay now.
 const RECENT: usize = 8;
 
@@ -107,18 +105,13 @@ impl Path {
             self.rounds.pop_front();
         }
         self.rounds.push_back(*round);
-        let (acked, elapsed) = self.rounds.iter().fold((0.0, 0.0), |sum, r| (sum.0 + r.acked as f64, sum.1 + r.elapsed));
+        let (acked, elapsed) = self.rounds.iter().fold((0.0, 0.0), |sum, r| (sum.0 + r.carried(), sum.1 + r.elapsed));
         self.rate = acked / elapsed;
         if after(round.end, self.peak_at, RATE_MEMORY) {
             (self.peak, self.next_peak, self.peak_at) = (self.next_peak, self.rate, round.end);
         }
         self.peak = self.peak.max(self.rate);
         self.next_peak = self.next_peak.max(self.rate);
-        // Where ACKs were compressed, as while the other direction's queue drains, a rate was measured that nothing carries.
-        if let Some(capacity) = self.dispersion() {
-            let most = (TOLERANCE * capacity).max(self.rate);
-            (self.peak, self.next_peak) = (self.peak.min(most), self.next_peak.min(most));
-        }
     }
 
     /// The window has changed for a reason of its own: rounds before say nothing about those after.

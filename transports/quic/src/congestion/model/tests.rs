@@ -254,19 +254,6 @@ fn a_loaded_other_direction_doesnt_hold_this_one_down() {
 }
 
 #[test]
-fn a_rate_that_the_bursts_contradict_is_forgotten() {
-    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
-    for _ in 0..20 {
-        path.burst(10);
-    }
-    path.model.path.set_peak(8e6);
-    for _ in 0..3 {
-        path.round(0);
-    }
-    assert!(path.model.path.capacity() < 5.2e6, "{}", path.model.path.capacity());
-}
-
-#[test]
 fn persistent_congestion_starts_over() {
     let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
     for _ in 0..60 {
