@@ -163,8 +163,10 @@ impl Model {
         if round.in_flight < self.window * used {
             return;
         }
-        self.path.on_round(round);
-        self.offset.on_rate(round.end, self.path.rate);
+        self.path.on_round(round, self.both_ways);
+        if self.path.believes_rate(self.both_ways) {
+            self.offset.on_rate(round.end, self.path.rate);
+        }
         match self.phase {
             Phase::StartUp(state) => self.start_up_on_round(state, round),
             Phase::Steady => self.steady(round),
