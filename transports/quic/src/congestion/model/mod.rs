@@ -69,8 +69,6 @@ pub(crate) struct Model {
     /// Bytes received, and what they were when the round began.
     received: u64,
     received_before: u64,
-    /// The other direction is loaded too.
-    both_ways: bool,
     phase: Phase,
     round: Collector,
     path: Path,
@@ -89,7 +87,6 @@ impl Model {
             in_flight: f64::INFINITY,
             received: 0,
             received_before: 0,
-            both_ways: false,
             phase: Phase::StartUp(StartUp::new()),
             round: Collector::new(now),
             path: Path::new(config, now),
@@ -154,7 +151,8 @@ impl Model {
 
     fn on_round(&mut self, round: &Round) {
         let received = self.received.saturating_sub(std::mem::replace(&mut self.received_before, self.received));
-        self.both_ways = self.config.both_ways && received as f64 > BOTH_WAYS * round.acked as f64;
+        let both_ways = self.config.both_ways && received as f64 > BOTH_WAYS * round.acked as f64;
+        self.offset.both_ways = both_ways;
         // A rival's queue would soon be the base.
         if self.phase != Phase::Company {
             self.path.age_base(round);
@@ -163,8 +161,8 @@ impl Model {
         if round.in_flight < self.window * used {
             return;
         }
-        self.path.on_round(round, self.both_ways);
-        if self.path.believes_rate(self.both_ways) {
+        self.path.on_round(round, both_ways);
+        if self.path.believes_rate(both_ways) {
             self.offset.on_rate(round.end, self.path.rate);
         }
         match self.phase {

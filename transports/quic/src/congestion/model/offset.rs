@@ -18,7 +18,8 @@ use super::{
 const SHORT: f64 = 0.95;
 const FINE: f64 = 0.97;
 /// What is left of the offset after each fine round: the jitter may have gone.
-const FADE: f64 = 0.93;
+const FADE: f64 = 0.95;
+const FADE_BOTH_WAYS: f64 = 0.93;
 /// How much of the delay that a test has shown not to be ours is believed: part of it is what our own queue makes the other
 /// direction wait, and two ends that blame each other for all of it would keep it.
 const BELIEVED: f64 = 0.5;
@@ -32,7 +33,8 @@ const ROUGH: f64 = 0.36;
 /// directions are loaded a step does no more harm than the delay that they take for each other's.
 const ROUGH_BOTH_WAYS: f64 = 0.1;
 /// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
-const MOST: f64 = 0.15;
+const MOST: f64 = 0.3;
+const MOST_BOTH_WAYS: f64 = 0.15;
 /// The same, seconds, where the base is next to nothing.
 const MOST_LEAST: f64 = 0.001;
 /// After a test that lost packets: no other for so long.
@@ -54,6 +56,8 @@ struct Test {
 #[derive(Debug, Clone)]
 pub(super) struct Offset {
     delay: f64,
+    /// The other direction is loaded too.
+    pub(super) both_ways: bool,
     /// The rate that ought to be reached. Bytes per second.
     reach: f64,
     next_reach: f64,
@@ -66,7 +70,7 @@ pub(super) struct Offset {
 
 impl Offset {
     pub(super) fn new(now: Instant) -> Self {
-        Self { delay: 0.0, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now }
+        Self { delay: 0.0, both_ways: false, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now }
     }
 
     /// Seconds.
@@ -102,18 +106,19 @@ impl Offset {
         }
     }
 
-    fn bound(path: &Path) -> f64 {
-        (MOST * path.base).max(MOST_LEAST) + 4.0 * path.roughness.get()
+    fn bound(&self, path: &Path) -> f64 {
+        let most = if self.both_ways { MOST_BOTH_WAYS } else { MOST };
+        (most * path.base).max(MOST_LEAST) + 4.0 * path.roughness.get()
     }
 
     /// Starts a test if the rate is short: by how much the window is to grow.
     fn start(&mut self, round: &Round, path: &Path, window: f64) -> Option<f64> {
         let reach = self.reach(round.end, path);
         if path.rate > FINE * reach {
-            self.delay *= FADE;
+            self.delay *= if self.both_ways { FADE_BOTH_WAYS } else { FADE };
         }
         let target = path.target();
-        let possible = (target..Self::bound(path) + target).contains(&(round.rtt - path.base));
+        let possible = (target..self.bound(path) + target).contains(&(round.rtt - path.base));
         if !path.averaged() || path.rate >= SHORT * reach || round.end < self.not_before || !possible {
             return None;
         }
@@ -135,7 +140,7 @@ impl Offset {
         let lossy = test.lost / mtu > 1.5 * usual + 0.003 * packets + 3.0 * usual.sqrt() + 4.0;
         if !queued && !lossy {
             let seen = test.rtt - path.base - path.target();
-            self.delay = (self.delay + BELIEVED * (seen - self.delay).max(0.0)).min(Self::bound(path));
+            self.delay = (self.delay + BELIEVED * (seen - self.delay).max(0.0)).min(self.bound(path));
             return None;
         }
         // Half way: the other direction's queue may have spoken instead of ours.
@@ -154,7 +159,7 @@ impl Model {
     /// Whether a test of the offset decides about this round.
     pub(super) fn tests_offset(&mut self, round: &Round) -> bool {
         let rough = &self.path.roughness;
-        let enough = if self.both_ways { ROUGH_BOTH_WAYS } else { ROUGH };
+        let enough = if self.offset.both_ways { ROUGH_BOTH_WAYS } else { ROUGH };
         let allowed = rough.get() > self.path.target() || rough.settled() && rough.get() > enough * self.path.target();
         if !self.config.offset || !allowed && self.offset.test.is_none() {
             return false;
