@@ -172,7 +172,10 @@ pub(crate) fn transport(
         .allow_spin(true)
         .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .congestion_controller_factory(Arc::new(Factory { inner: config.congestion.factory(config.delay, published), published: published.clone() }))
+        .congestion_controller_factory(Arc::new(Factory {
+            inner: config.congestion.factory(config.delay, published),
+            published: published.clone(),
+        }))
         .enable_segmentation_offload(true)
         .qlog_stream(qlog);
     Arc::new(transport)

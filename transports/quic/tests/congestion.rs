@@ -9,7 +9,11 @@ mod link;
 
 use std::{sync::Arc, time::Duration};
 
-use link::{profile::Profile, report::Outcome, world::{Make, Run}};
+use link::{
+    profile::Profile,
+    report::Outcome,
+    world::{Make, Run},
+};
 use peerlane_quic::{DelayBothWays, DelayConfig};
 use quinn_proto::congestion::CubicConfig;
 

@@ -31,7 +31,14 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(epoch: Instant, peer: SocketAddr, server: Option<Arc<ServerConfig>>, seed: u64, traffic: Traffic, received: Arc<AtomicU64>) -> Self {
+    pub fn new(
+        epoch: Instant,
+        peer: SocketAddr,
+        server: Option<Arc<ServerConfig>>,
+        seed: u64,
+        traffic: Traffic,
+        received: Arc<AtomicU64>,
+    ) -> Self {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[7; 32]);
         let mut config = EndpointConfig::new(Arc::new(key));
         let mut bytes = [0; 32];

@@ -2,7 +2,8 @@
 //!
 //! quinn's pacer sends bursts of about ten packets. They reach the bottleneck together and leave it one by one, at its
 //! rate, and so do their ACKs. A FIFO keeps a burst together, so a rival's packets before it change nothing
-//! (Dovrolis, Ramanathan, Moore: Packet-dispersion techniques and a capacity-estimation methodology, 2004).
+//! (Dovrolis, Ramanathan, Moore: Packet-dispersion techniques and a capacity-estimation methodology, 2004). Most bursts
+//! are shorter, two to four packets that an ACK or two let go: they tell too, as far as they have ACKs of their own.
 
 use std::{collections::VecDeque, time::Instant};
 

@@ -2,7 +2,8 @@
 //!
 //! Each file has one idea. [`round`] sums up a round trip, on which all else decides; [`path`] keeps what is known of the
 //! path, with the help of [`dispersion`] (the bottleneck's rate) and [`roughness`] (jitter, or a queue?). Then there are
-//! three phases: [`startup`]; steady, by the law of [`delay`], with its [`dip`] and its [`offset`]; and [`company`].
+//! three phases: [`startup`]; steady, by the law of [`delay`], with its [`dip`], its [`offset`] and [`catch_up`]; and
+//! [`company`].
 //!
 //! # Provided
 //! A standing queue of a fortieth of the round trip; independence of random loss; the same share among flows of this kind.

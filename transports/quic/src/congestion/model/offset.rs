@@ -4,7 +4,8 @@
 //! the window and the rate. Where the rate falls below what it was, the window steps up for a few rounds. Does the
 //! delay answer as our own queue would, then what was expected is too much; if not, the delay before the step wasn't
 //! ours, and the law counts it as part of the path. It's tried only where the delay is rough: among smooth flows a step
-//! would only take from others what the law divides.
+//! would only take from others what the law divides. Where the other direction is loaded too, less roughness will do and
+//! less is believed.
 
 use std::time::{Duration, Instant};
 
@@ -17,24 +18,26 @@ use super::{
 /// A rate below this share of what it was calls for a test, one above this lets the offset fade.
 const SHORT: f64 = 0.95;
 const FINE: f64 = 0.97;
-/// What is left of the offset after each fine round: the jitter may have gone.
-const FADE: f64 = 0.95;
-const FADE_BOTH_WAYS: f64 = 0.93;
-/// How much of the delay that a test has shown not to be ours is believed: part of it is what our own queue makes the other
-/// direction wait, and two ends that blame each other for all of it would keep it.
-const BELIEVED: f64 = 0.5;
 /// The largest step of the window: a quarter of the path's content as queue, if it was wrong.
 const STEP: f64 = 1.25;
 /// Rounds of a test, and how many of them count: the step's effect takes one to come back.
 const ROUNDS: u32 = 4;
-/// Roughness, as a share of the target queue, that allows tests once its average is settled.
-const ROUGH: f64 = 0.36;
-/// The same where the other direction is loaded: its bursts are less rough than jitter, and among flows both of whose
-/// directions are loaded a step does no more harm than the delay that they take for each other's.
-const ROUGH_BOTH_WAYS: f64 = 0.1;
-/// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
-const MOST: f64 = 0.3;
-const MOST_BOTH_WAYS: f64 = 0.15;
+/// How readily delay is taken for another's.
+struct Belief {
+    /// Roughness, as a share of the target queue, that allows tests once its average is settled.
+    rough: f64,
+    /// How much of the delay that a test has shown not to be ours is believed.
+    believed: f64,
+    /// What is left of the offset after each fine round: the jitter may have gone.
+    fade: f64,
+    /// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
+    most: f64,
+}
+
+const ONE_WAY: Belief = Belief { rough: 0.36, believed: 1.0, fade: 0.95, most: 0.3 };
+/// The other direction's bursts are less rough than jitter. Part of its delay is made by our own queue, behind which its ACKs
+/// wait, and two ends that blamed each other for all of it would keep it: in the lab 10 ms.
+const BOTH_WAYS: Belief = Belief { rough: 0.1, believed: 0.5, fade: 0.93, most: 0.15 };
 /// The same, seconds, where the base is next to nothing.
 const MOST_LEAST: f64 = 0.001;
 /// After a test that lost packets: no other for so long.
@@ -106,16 +109,19 @@ impl Offset {
         }
     }
 
+    fn belief(&self) -> &'static Belief {
+        if self.both_ways { &BOTH_WAYS } else { &ONE_WAY }
+    }
+
     fn bound(&self, path: &Path) -> f64 {
-        let most = if self.both_ways { MOST_BOTH_WAYS } else { MOST };
-        (most * path.base).max(MOST_LEAST) + 4.0 * path.roughness.get()
+        (self.belief().most * path.base).max(MOST_LEAST) + 4.0 * path.roughness.get()
     }
 
     /// Starts a test if the rate is short: by how much the window is to grow.
     fn start(&mut self, round: &Round, path: &Path, window: f64) -> Option<f64> {
         let reach = self.reach(round.end, path);
         if path.rate > FINE * reach {
-            self.delay *= if self.both_ways { FADE_BOTH_WAYS } else { FADE };
+            self.delay *= self.belief().fade;
         }
         let target = path.target();
         let possible = (target..self.bound(path) + target).contains(&(round.rtt - path.base));
@@ -140,7 +146,7 @@ impl Offset {
         let lossy = test.lost / mtu > 1.5 * usual + 0.003 * packets + 3.0 * usual.sqrt() + 4.0;
         if !queued && !lossy {
             let seen = test.rtt - path.base - path.target();
-            self.delay = (self.delay + BELIEVED * (seen - self.delay).max(0.0)).min(self.bound(path));
+            self.delay = (self.delay + self.belief().believed * (seen - self.delay).max(0.0)).min(self.bound(path));
             return None;
         }
         // Half way: the other direction's queue may have spoken instead of ours.
@@ -159,7 +165,7 @@ impl Model {
     /// Whether a test of the offset decides about this round.
     pub(super) fn tests_offset(&mut self, round: &Round) -> bool {
         let rough = &self.path.roughness;
-        let enough = if self.offset.both_ways { ROUGH_BOTH_WAYS } else { ROUGH };
+        let enough = self.offset.belief().rough;
         let allowed = rough.get() > self.path.target() || rough.settled() && rough.get() > enough * self.path.target();
         if !self.config.offset || !allowed && self.offset.test.is_none() {
             return false;

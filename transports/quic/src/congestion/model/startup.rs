@@ -1,7 +1,8 @@
 //! Start-up: doubling until the path is full, by whatever shows it first.
 //!
 //! The bursts' dispersion does before a queue grows. Where they disagree (jitter, the other direction's load), delay slows
-//! the growth to a quarter a round, and it ends when the rate no longer follows.
+//! the growth to a quarter a round, until a round shows that nothing waits, and it ends when there's delay and the rate no
+//! longer follows.
 
 use super::{Model, Phase, USED_IN_START_UP, round::Round};
 
