@@ -51,6 +51,23 @@ pub trait Protocol: Send + Sync + 'static {
         let _ = (message, id);
     }
 
+    /// What tells the other side that nobody waits for the reply to the request of this ID any more, so that it stops
+    /// working on it. It's sent when the future of a request is dropped or its deadline has passed. `None`, the default:
+    /// the other side isn't told, and goes on.
+    ///
+    /// Its class should have room while its request's is full: a control class.
+    fn cancel(&self, id: u64) -> Option<Self::Message> {
+        let _ = id;
+        None
+    }
+
+    /// The ID of the request that this message takes back, as made by [`cancel`](Self::cancel). The node sees to it: no
+    /// handler gets the message.
+    fn cancels(&self, message: &Self::Message) -> Option<u64> {
+        let _ = message;
+        None
+    }
+
     /// What a request gets that there's no room for: a RESULT with LOAD, say. `None`: the message is dropped.
     fn overloaded(&self, message: &Self::Message) -> Option<Self::Message> {
         let _ = message;

@@ -363,3 +363,114 @@ fn an_option_that_would_do_nothing_is_refused() {
     let said = bad(2, &["peer", "--key", &key, "--listen", "127.0.0.1:0", "--transport", "tcp", "--qlog", &dir]);
     assert!(said.contains("--qlog") && said.contains("--transport tcp"), "{said}");
 }
+
+/// The peers that a demo has started, by their process IDs.
+#[cfg(target_os = "linux")]
+fn children(of: u32) -> Vec<u32> {
+    let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let parent = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    all.filter(|pid| parent(pid) == Some(of)).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_demo_that_ends_badly_leaves_no_peer_behind() {
+    let signal = |signal: &str, pid: u32| assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+    let world = World::new();
+    let source = world.file("source.txt", (0..20).map(|n| format!("line {n}")));
+    for signals in [&["-INT", "-INT"][..], &["-KILL"]] {
+        let mut demo = peerlane().args(["demo", "--skip-bench", "--from", &source]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+        while !lines.next().unwrap().unwrap().contains("three peers run") {}
+        let peers = children(demo.id());
+        assert_eq!(peers.len(), 3);
+        // Stopped, it can't end its peers in an orderly way.
+        signal("-STOP", demo.id());
+        signals.iter().for_each(|name| signal(name, demo.id()));
+        signal("-CONT", demo.id());
+        demo.wait().unwrap();
+        let started = Instant::now();
+        while peers.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
+            if started.elapsed() > Duration::from_secs(30) {
+                peers.iter().for_each(|pid| drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status()));
+                panic!("peers live on after {signals:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+#[test]
+fn a_key_that_is_missing_or_the_peers_own_is_named_with_the_remedy() {
+    let world = World::new();
+    let peer = Peer::start(&world, "a", "quic", &[]);
+    let said = bad(2, &["transact", "--key", &world.path("account.pem"), "--to", &peer.at, "put", "k", "v"]);
+    assert!(said.contains("account.pem: no such key file") && said.contains("peerlane key new --out"), "{said}");
+    for command in [&["transact"][..], &["status"], &["query"]] {
+        let own = world.path("a.pem");
+        let mut args = [command, &["--key", &own, "--to", &peer.at]].concat();
+        match command[0] {
+            "transact" => args.extend(["put", "k", "v"]),
+            "query" => args.push("root"),
+            _ => {}
+        }
+        let said = bad(2, &args);
+        assert!(said.contains("key of its own") && said.contains("peerlane key new --out"), "{said}");
+    }
+    // An account's key is of no other kind than a peer's: any other one will do.
+    let (key, _) = world.key("account.pem");
+    good(&["transact", "--key", &key, "--to", &peer.at, "put", "k", "v"]);
+}
+
+#[test]
+fn a_peer_that_does_not_answer_is_named_with_what_was_tried() {
+    let world = World::new();
+    let (key, id) = (world.key("me.pem").0, world.key("other.pem").1);
+    // Somebody has the port, and says nothing. On a busy machine the handshakes' own limits may be met first.
+    let (udp, tcp) = loop {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        if let Ok(udp) = std::net::UdpSocket::bind(tcp.local_addr().unwrap()) {
+            break (udp, tcp);
+        }
+    };
+    let to = format!("{id}@{}", tcp.local_addr().unwrap());
+    let said = bad(1, &["status", "--key", &key, "--to", &to, "--timeout", "1"]);
+    for part in [to.as_str(), "quic: ", "tcp: ", "took longer than", "firewall"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    drop(udp);
+}
+
+#[test]
+fn the_limits_name_all_that_a_process_holds_and_add_up() {
+    let table: Vec<Value> = good(&["limits", "--json", "--peers", "7"]).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let bytes = |row: &Value| row["worst_case_bytes"].as_u64().unwrap();
+    let mut totals = Vec::new();
+    for per in ["connection", "peer", "node"] {
+        let (total, rows): (Vec<_>, Vec<_>) =
+            table.iter().filter(|row| row["per"] == per).partition(|row| row["name"] == format!("total per {per}"));
+        assert_eq!(rows.iter().map(|row| bytes(row)).sum::<u64>(), bytes(total[0]), "{per}");
+        totals.push(bytes(total[0]));
+    }
+    let all = table.last().unwrap();
+    assert_eq!((&all["peers"], bytes(all)), (&Value::from(7), totals[2] + 7 * (totals[0] + totals[1])));
+    for (per, name) in [
+        ("connection", "query: send budget"),
+        ("peer", "requests waiting"),
+        ("peer", "data: waiting for a worker"),
+        ("node", "query: waiting for a worker"),
+        ("node", "belief: with workers"),
+        ("node", "pen"),
+        ("node", "seen set"),
+        ("node", "pages of the store"),
+    ] {
+        let row = table.iter().find(|row| row["per"] == per && row["name"] == name).unwrap_or_else(|| panic!("no {name} per {per}"));
+        assert!(bytes(row) > 0, "{name}");
+    }
+    // For people as well.
+    let text = good(&["limits"]);
+    assert!(text.contains("pen") && text.contains("process"), "{text}");
+}

@@ -24,7 +24,7 @@ use peerlane::{
     transport::{
         ClassId, ClassTable, CloseCode, Closed, Connection, Control, Delivery, Inbound, LaneSource, Order, PathStats, Session, SessionInfo,
         TrafficClass, Urgency,
-        admission::{Agreed, Terms},
+        admission::{Agreed, JoinToken, Terms, join},
         class::{DatagramState, Lane, Offer, Outgoing, Record},
         framing, hello,
         identity::{ALPN, Challenge, Credentials, Identity, Remote, Role, peer_key, server_name},
@@ -34,6 +34,8 @@ use peerlane::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 
 const NATIVE: Profile = Profile::NATIVE;
+/// In the network of the examples, which operations and beliefs are bound to.
+static HERE: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(|| NATIVE.in_network(NETWORK));
 const QUERY: ClassId = ClassId(1);
 const DATA: ClassId = ClassId(3);
 const NETWORK: &str = "peerlane";
@@ -250,6 +252,8 @@ fn control() -> Vec<Case> {
         one("control-finished", Control::Finished { messages: 12 }),
         one("control-drained", Control::Drained),
         one("control-close", Control::Close { code: CloseCode::WrongNetwork.number(), reason: Bytes::from_static(b"network main here") }),
+        one("control-join", Control::Join { carrier: 1, token: [7; JoinToken::LEN].into() }),
+        one("control-moved", Control::Moved(1)),
     ]
 }
 
@@ -265,15 +269,22 @@ fn hellos() -> Vec<Case> {
     class.large_lanes = 0;
     small.classes = ClassTable::new(vec![class]).unwrap();
     let read_small = small.clone();
+    let mut carriers = hello::Extensions::default();
+    carriers.carriers = 2;
     vec![
         case("hello-standard", frame(&Control::Hello(hello::encode(&terms()))), |bytes| {
             let Ok(Some(Control::Hello(body))) = Control::decode(&mut BytesMut::from(&bytes[..])) else { panic!("no hello") };
             assert!(hello::judge(&terms(), body.clone()).is_ok());
             // What a later version adds and doesn't insist on is ignored.
-            assert!(hello::judge(&terms(), [&body[..], &[2, 5], b"later"].concat().into()).is_ok());
+            assert!(hello::judge(&terms(), [&body[..], &[4, 5], b"later"].concat().into()).is_ok());
             let foreign = hello::judge(&Terms::new("main").unwrap(), body).unwrap_err();
             assert_eq!(foreign.code, CloseCode::WrongNetwork);
         }),
+        case("hello-carriers", hello::encode_with(&terms(), carriers).split_off(hello::encode(&terms()).len()), move |bytes| {
+            let body = [&hello::encode(&terms())[..], &bytes].concat();
+            assert_eq!(hello::judge(&terms(), body.into()).unwrap().extensions(), carriers);
+        }),
+        case("join-alpn", join::ALPN, |_| {}),
         case("hello-one-class", hello::encode(&small), move |bytes| assert!(hello::judge(&read_small, bytes).is_ok())),
     ]
 }
@@ -736,7 +747,7 @@ fn message(name: &'static str, message: Message, check: impl Fn(Payload) + 'stat
 
 fn small_operation(cells: &mut MemoryCells) -> Signed {
     let edit = Edit::Put { key: Bytes::from_static(b"k"), value: Bytes::from_static(b"hello") };
-    Operation::sign(&edit, 1, &key(1), &NATIVE, cells).unwrap()
+    Operation::sign(&edit, 1, &key(1), &HERE, cells).unwrap()
 }
 
 fn messages() -> Vec<Case> {
@@ -777,6 +788,7 @@ fn messages() -> Vec<Case> {
         }),
         message("message-status", Message::status(1), |payload| assert_eq!(payload, Payload::Status { id: 1 })),
         message("message-ping", Message::ping(300), |payload| assert_eq!(payload, Payload::Ping { id: 300 })),
+        message("message-cancel", Message::cancel(5), |payload| assert_eq!(payload, Payload::Cancel { id: 5 })),
         message("message-command", Message::new(MessageType::Command, Cell::Nil), |payload| assert_eq!(payload, Payload::Other)),
         message("message-request-belief", Message::new(MessageType::RequestBelief, Cell::Nil), |payload| {
             assert_eq!(payload, Payload::Other);
@@ -797,7 +809,7 @@ fn messages() -> Vec<Case> {
 fn read_operation(bytes: &Bytes, cells: &MemoryCells) -> Operation {
     let Ok(Cell::Signed(signed)) = decode(bytes, &NATIVE) else { panic!("not a signed cell") };
     let operation = Operation::read(&signed, &Reader::new(&NATIVE, cells)).unwrap();
-    Verified::new(operation.clone(), &NATIVE).unwrap();
+    Verified::new(operation.clone(), &HERE).unwrap();
     operation
 }
 
@@ -805,10 +817,10 @@ fn operations() -> Vec<Case> {
     let mut cells = MemoryCells::default();
     let put = small_operation(&mut cells);
     assert!(cells.0.is_empty(), "it embeds");
-    let del = Operation::sign(&Edit::Del { key: Bytes::from_static(b"k") }, 2, &key(1), &NATIVE, &mut cells).unwrap();
+    let del = Operation::sign(&Edit::Del { key: Bytes::from_static(b"k") }, 2, &key(1), &HERE, &mut cells).unwrap();
     assert!(cells.0.is_empty(), "it embeds");
     let edit = Edit::Put { key: Bytes::from_static(b"k"), value: vec![b'v'; 200].into() };
-    let long = Operation::sign(&edit, 3, &key(1), &NATIVE, &mut cells).unwrap();
+    let long = Operation::sign(&edit, 3, &key(1), &HERE, &mut cells).unwrap();
     let long_message = Message::transact(7, [long], &NATIVE).unwrap().with_branches(cells.0);
     let encoded = |signed: Signed| encode(&Cell::Signed(Box::new(signed)));
     vec![
@@ -825,7 +837,7 @@ fn operations() -> Vec<Case> {
             let Payload::Transact { id: 7, operations } = payload else { panic!("not a TRANSACT") };
             let mut cells = MemoryCells::default();
             let edit = Edit::Put { key: Bytes::from_static(b"k"), value: vec![b'v'; 200].into() };
-            let signed = Operation::sign(&edit, 3, &key(1), &NATIVE, &mut cells).unwrap();
+            let signed = Operation::sign(&edit, 3, &key(1), &HERE, &mut cells).unwrap();
             assert_eq!(operations, std::slice::from_ref(&signed));
             let read = read_operation(&encode(&Cell::Signed(Box::new(signed))), &cells);
             assert_eq!(Reader::new(&NATIVE, &cells).resolve(&read.value.unwrap()).unwrap().as_blob().unwrap().len(), 200);
@@ -838,7 +850,7 @@ fn answers() -> Vec<Case> {
     let (status, belief, empty, root) = run(async {
         let store = Arc::new(Store::in_memory(NETWORK, NATIVE).unwrap());
         let service = Service::new(store.clone(), seed(2).peer_id(), NETWORK, Arc::default());
-        let first = |delta: BeliefDelta| delta.messages(&key(2), TIME, MAX_BELIEF, &NATIVE).unwrap().remove(0);
+        let first = |delta: BeliefDelta| delta.messages(&key(2), TIME, MAX_BELIEF, &HERE).unwrap().remove(0);
         let empty = first(store.belief(0, Include::Own));
         let transact = Message::transact(6, [small_operation(&mut MemoryCells::default())], &NATIVE).unwrap();
         assert_eq!(service.answer(&transact).await.unwrap(), Message::result(6, int(1)));
@@ -871,7 +883,7 @@ fn answers() -> Vec<Case> {
     let believed = |name, message: Message, count: u64| {
         case(name, message.encode(), move |bytes| {
             let message = Message::decode(&bytes, &NATIVE).unwrap();
-            let belief = Belief::open(&message, &NATIVE).unwrap();
+            let belief = Belief::open(&message, &HERE).unwrap();
             assert_eq!((belief.peer, belief.time, belief.part, belief.parts), (account(2), TIME, 0, 1));
             let cells = message.cells();
             let reader = Reader::new(&NATIVE, &cells);
@@ -962,13 +974,15 @@ fn the_error_codes_are_the_tables() {
 
 #[test]
 fn the_limits_are_the_constants() {
-    let ours: [(&str, u64); 20] = [
+    let ours: [(&str, u64); 22] = [
         ("HELLO body", limits::MAX_HELLO as u64),
         ("other control frame body", limits::MAX_CONTROL_FRAME as u64),
         ("close reason", limits::MAX_REASON as u64),
         ("network name", limits::MAX_NETWORK_NAME as u64),
         ("class name", limits::MAX_CLASS_NAME as u64),
         ("classes", limits::MAX_CLASSES as u64),
+        ("extensions of a HELLO", limits::MAX_EXTENSIONS as u64),
+        ("carriers of a connection", limits::MAX_CARRIERS as u64),
         ("frame payload, class framing", limits::QUANTUM as u64),
         ("part of a streamed message", limits::QUANTUM as u64),
         ("message on its class's own lane", limits::SMALL_MESSAGE as u64),

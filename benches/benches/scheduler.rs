@@ -40,7 +40,7 @@ fn scheduler(criterion: &mut Criterion) {
     group.bench_function("four of five have no credit", |bencher| {
         bencher.iter(|| {
             let class = blocked.pick(|class| class == belief).unwrap_or(belief);
-            blocked.skip_blocked(|class| class != belief);
+            blocked.skip_blocked(0, |class| class != belief);
             blocked.charge(class, black_box(QUANTUM));
             class
         });

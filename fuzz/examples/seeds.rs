@@ -35,6 +35,8 @@ fn controls(terms: &Terms) -> Vec<(&'static str, Control)> {
         ("stop", Control::Stop { lane, number: 0, code: 7 }),
         ("finished", Control::Finished { messages: 1 }),
         ("drained", Control::Drained),
+        ("join", Control::Join { carrier: 1, token: [7; 48].into() }),
+        ("moved", Control::Moved(1)),
         ("close", Control::Close { code: CloseCode::Done.number(), reason: Bytes::from_static(b"done") }),
     ]
 }

@@ -19,17 +19,18 @@ use tokio::{
 const HANG: Duration = Duration::from_secs(600);
 
 /// The other side sends these bytes behind its hello and hangs up. The connection ends and says why; what it delivered
-/// before keeps to its classes. The first byte's lowest bit decides whether anybody reads the messages.
+/// before keeps to its classes. The first byte's lowest bit decides whether anybody reads the messages, the next one
+/// whether the second half of the bytes comes on a further byte stream, which has joined.
 pub fn framing(data: &[u8]) {
     let Some((mode, data)) = data.split_first() else { return };
     let Ok(runtime) = Builder::new_current_thread().enable_time().start_paused(true).build() else { return };
     runtime.block_on(async {
-        let closed = timeout(HANG, one(data, mode & 1 == 0)).await;
+        let closed = timeout(HANG, one(data, mode & 1 == 0, mode & 2 != 0)).await;
         assert!(closed.is_ok(), "the connection hangs");
     });
 }
 
-async fn one(data: &[u8], reading: bool) -> Closed {
+async fn one(data: &[u8], reading: bool, apart: bool) -> Closed {
     let Ok(terms) = Terms::new("fuzz") else { unreachable!("four letters are a name") };
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let info = SessionInfo {
@@ -42,7 +43,21 @@ async fn one(data: &[u8], reading: bool) -> Closed {
         path: Box::new(PathStats::unknown),
     };
     let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
-    let driver = tokio::spawn(framing::drive(ours, Arc::clone(&session), BytesMut::new()));
+    let (joining, carriers) = framing::carriers(vec![1, 0, 1, 0, 1]);
+    let driver = tokio::spawn(framing::drive_all(ours, Arc::clone(&session), BytesMut::new(), carriers));
+    let (data, mut further) = match joining.take(1).filter(|_| apart) {
+        Some(place) => {
+            let (data, more) = data.split_at(data.len() / 2);
+            let (ours, theirs) = tokio::io::duplex(64 * 1024);
+            assert!(joining.attach(place, ours, BytesMut::new()), "the connection is over before it has begun");
+            (data, Some((theirs, more)))
+        }
+        None => (data, None),
+    };
+    if let Some((further, more)) = &mut further {
+        // Room for all of it isn't there before MOVED has come; what doesn't fit is never sent.
+        let _ = timeout(Duration::from_millis(1), further.write_all(more)).await;
+    }
     if reading {
         for (class, kind) in terms.classes.iter() {
             let (connection, max) = (connection.clone(), kind.max_message);

@@ -18,13 +18,14 @@
 //!
 //! # Provided
 //! The loopback lab (real time, this machine's kernel, no impairment); the virtual and the netem lab, with any profile of
-//! `netem/`; what a transport [costs](cost); the query workload with floods one way and both ways, alone or beside a kernel TCP
+//! `netem/`; what a transport [costs](cost), and how soon it [connects](connect); the query workload with floods one way and both ways, alone or beside a kernel TCP
 //! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
-//! The workloads transact, propagate and connect; confidence intervals; plots. Numbers of a debug build or,
+//! The workloads transact and propagate; the tun lab. Numbers of a debug build or,
 //! in real time, of a busy machine mean little; both are named in the record.
 
+pub mod connect;
 #[cfg(target_os = "linux")]
 pub mod cost;
 mod environment;
@@ -47,7 +48,7 @@ pub use error::BenchError;
 #[cfg(target_os = "linux")]
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
-pub use measurement::{Direction, End, Measurement, Network, Queue};
+pub use measurement::{Direction, End, Measurement, Network, Queue, Times};
 pub use plan::{Case, Flood, Plan, Rival, Workload};
 pub use record::Record;
 pub use recovery::{Recovery, Series, Slot};

@@ -68,19 +68,23 @@ fn every_scheduled_query_counts_and_the_flood_arrives() {
 
 #[test]
 fn every_comparator_answers_under_floods_from_both_sides() {
-    let mut plan = plan(&[Flood::BothWays], Duration::from_millis(300));
     for variant in Variant::ALL {
-        plan.variants = vec![*variant];
-        let ran = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap();
-        if let [(_, error @ BenchError::Lab { source: error::LabError::Kernel { .. }, .. })] = &*ran.failed {
-            println!("SKIPPED: {error}");
-            continue;
-        }
-        let record = &ran.outcomes[0].record;
-        let json = record.to_json().unwrap();
-        assert!(record.complete && record.unfinished == 0, "{json}");
-        assert!(record.belief_goodput_mbps > 0.0 && record.belief_back_goodput_mbps > Some(0.0), "{json}");
-        assert_eq!(record.belief_ends.is_some(), variant.name().contains("per-class"), "{variant}");
+        // A busy machine gets less done: what counts is that it flows, however long that takes.
+        let flows = (0..6).any(|doubled| {
+            let mut plan = plan(&[Flood::BothWays], Duration::from_millis(300) * (1 << doubled));
+            plan.variants = vec![*variant];
+            let ran = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap();
+            if let [(_, error @ BenchError::Lab { source: error::LabError::Kernel { .. }, .. })] = &*ran.failed {
+                println!("SKIPPED: {error}");
+                return true;
+            }
+            let record = &ran.outcomes[0].record;
+            let json = record.to_json().unwrap();
+            assert!(record.complete && record.unfinished == 0, "{json}");
+            assert_eq!(record.belief_ends.is_some(), variant.name().contains("per-class"), "{variant}");
+            record.belief_goodput_mbps > 0.0 && record.belief_back_goodput_mbps > Some(0.0)
+        });
+        assert!(flows, "{variant}: no BELIEF in twenty seconds");
     }
 }
 
@@ -179,6 +183,10 @@ impl Lab for Told {
         (measured.belief_bytes, measured.window, measured.complete) = (1_250_000, Duration::from_secs(2), true);
         Ok(measured)
     }
+
+    fn connect(&self, _: &connect::ConnectCase, _: &CancellationToken) -> Result<connect::Connected, BenchError> {
+        Err(BenchError::Interrupted)
+    }
 }
 
 #[test]
@@ -211,4 +219,24 @@ fn a_red_check_leaves_a_profile_out_of_every_table_and_a_failed_case_holds_up_no
 
     let unchecked = run(&plan, &labs[1..2], How::new(1).unchecked(), &CancellationToken::new(), |_| Ok(())).unwrap();
     assert!(unchecked[0].is_whole(&plan) && !unchecked[0].outcomes[0].record.lab_checked);
+}
+
+#[test]
+fn a_dial_is_measured_until_its_answer_and_a_second_one_by_the_same_transport_too() {
+    let plan = {
+        let mut plan = connect::ConnectPlan::default();
+        (plan.dials, plan.runs) = (2, 2);
+        plan
+    };
+    let mut records = Vec::new();
+    let keep = |_: &connect::ConnectCase, _: &connect::Connected, both: [connect::ConnectRecord; 2]| {
+        records.extend(both);
+        Ok(())
+    };
+    let lab = Loopback::new();
+    let measured = connect::connect(&plan, &lab, &CancellationToken::new(), keep).unwrap();
+    assert_eq!((measured.len(), records.len()), (4, 8));
+    assert!(records.iter().all(|record| record.samples == 2 && record.failed == 0 && record.ready_p50_us < record.p50_us));
+    let table = connect::table(&plan, &lab, &measured);
+    assert!(["tcp        first", "quic       resumed"].iter().all(|row| table.contains(row)), "{table}");
 }

@@ -5,7 +5,7 @@
 use std::{fmt, net::SocketAddr, sync::Arc};
 
 use peerlane_quic::{CongestionControl, QuicConfig, QuicTransport};
-use peerlane_tcp::{TcpConfig, TcpTransport};
+use peerlane_tcp::{Carriers, CongestionControl as TcpCongestion, TcpConfig, TcpTransport};
 use peerlane_transport::{
     AnyTransport, ClassTable, ConnectError, Order, TrafficClass, Urgency,
     admission::{Lists, LocalPeer, Terms},
@@ -24,7 +24,7 @@ const ALL: &str = "all";
 /// What carries the connection, and what of its configuration isn't the default.
 #[derive(Clone, Copy)]
 enum Carrier {
-    Tcp,
+    Tcp(fn(&mut TcpConfig)),
     Quic(fn(&mut QuicConfig)),
 }
 
@@ -53,17 +53,18 @@ pub struct Variant {
 impl Variant {
     /// Every one there is.
     pub const ALL: &'static [Self] = &[
-        Self::tcp("tcp", "one connection with the scheduler, as it is by default"),
-        Self { congestion: Some("bbr"), ..Self::tcp("tcp-bbr", "the same over the kernel's BBR") },
+        Self::tcp("tcp", "as it is by default", |_| {}),
+        Self { congestion: Some("bbr"), ..Self::tcp("tcp-bbr", "one TCP connection with the scheduler, over the kernel's BBR", one) },
+        Self { congestion: Some("cubic"), ..Self::tcp("tcp-cubic", "the same over Cubic", one) },
         Self {
             congestion: Some("bbr"),
             apart: true,
-            ..Self::tcp("tcp-per-class-bbr", "QUERY on one connection, BELIEF on another, both over BBR")
+            ..Self::tcp("tcp-per-class-bbr", "QUERY on one connection, BELIEF on another, both over BBR", one)
         },
         Self {
             congestion: Some("cubic"),
             classes: Classes::One,
-            ..Self::tcp("tcp-fifo", "one connection over Cubic, whole messages in order, as most peers have it")
+            ..Self::tcp("tcp-fifo", "one TCP connection over Cubic, whole messages in order, as most peers have it", one)
         },
         Self::quic("quic", "as it is by default", |_| {}),
         Self {
@@ -73,15 +74,20 @@ impl Variant {
         Self { congestion: Some("bbr"), ..Self::quic("quic-bbr", "with quinn's BBR", |config| config.congestion = CongestionControl::Bbr) },
         Self::quic("quic-class-streams", "a stream per class, none per small message", |config| config.message_streams = None),
         Self::quic("quic-no-copies", "without copies of small messages in datagrams", |config| config.copies.clear()),
+        Self::quic("quic-no-rescue", "without the probes that find an outage's end", |config| config.rescue = false),
+        Self::quic("quic-no-dispersion", "start-up ends by delay, not by how bursts spread", |config| config.delay.dispersion = false),
+        Self::quic("quic-no-offset", "all delay above the least is taken for queue", |config| config.delay.offset = false),
+        Self::quic("quic-no-company", "a rival that fills the queue isn't met", |config| config.delay.company = false),
+        Self::quic("quic-no-dip", "no look at the empty path every ten seconds", |config| config.delay.dip = false),
         Self { classes: Classes::One, ..Self::quic("quic-one-stream", "one stream, whole messages in order", |_| {}) },
     ];
 
-    const fn tcp(name: &'static str, about: &'static str) -> Self {
-        Self { name, about, carrier: Carrier::Tcp, classes: Classes::Standard, apart: false, congestion: None }
+    const fn tcp(name: &'static str, about: &'static str, change: fn(&mut TcpConfig)) -> Self {
+        Self { name, about, carrier: Carrier::Tcp(change), classes: Classes::Standard, apart: false, congestion: None }
     }
 
     const fn quic(name: &'static str, about: &'static str, change: fn(&mut QuicConfig)) -> Self {
-        Self { carrier: Carrier::Quic(change), ..Self::tcp(name, about) }
+        Self { carrier: Carrier::Quic(change), ..Self::tcp(name, about, |_| {}) }
     }
 
     /// What users get: `tcp` and `quic`.
@@ -125,9 +131,12 @@ impl Variant {
         }
         let peer = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms)?;
         match self.carrier {
-            Carrier::Tcp => {
+            Carrier::Tcp(change) => {
                 let mut config = TcpConfig::default();
-                config.congestion_control = self.congestion.map(str::to_owned);
+                change(&mut config);
+                if let Some(name) = self.congestion {
+                    config.congestion_control = TcpCongestion::Named(name.to_owned());
+                }
                 match (TcpTransport::new(peer, config), self.congestion) {
                     (Err(ConnectError::Config(reason)), Some(name)) => Err(LabError::Kernel { name, reason }),
                     (made, _) => Ok(AnyTransport::new(made?)),
@@ -150,6 +159,11 @@ impl Variant {
             _ => Ok(()),
         }
     }
+}
+
+/// All classes on one TCP connection.
+fn one(config: &mut TcpConfig) {
+    config.carriers = Carriers::One;
 }
 
 /// The table of one class: two messages may wait, so that one leaves while the next is made, because all that waits

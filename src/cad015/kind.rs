@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::cell::{Cell, Name};
 
-/// What a message is: its first byte. The numbers are those of Convex 0.7.15, plus PING, which came later.
+/// What a message is: its first byte. The numbers are those of Convex 0.7.15, plus PING, which came later, and CANCEL, which is ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum MessageType {
@@ -36,13 +36,15 @@ pub enum MessageType {
     Status,
     /// 16: answered by RESULT with the responder's clock.
     Ping,
+    /// 17: nobody waits for the answer to this request any more. Not answered.
+    Cancel,
     /// A number that this version doesn't know: counted, not answered.
     Unknown(u8),
 }
 
 impl MessageType {
     /// All types that have a name.
-    pub const KNOWN: [Self; 13] = [
+    pub const KNOWN: [Self; 14] = [
         Self::Challenge,
         Self::Response,
         Self::Data,
@@ -56,6 +58,7 @@ impl MessageType {
         Self::Goodbye,
         Self::Status,
         Self::Ping,
+        Self::Cancel,
     ];
 
     /// The number on the wire.
@@ -75,6 +78,7 @@ impl MessageType {
             Self::Goodbye => 11,
             Self::Status => 12,
             Self::Ping => 16,
+            Self::Cancel => 17,
             Self::Unknown(code) => code,
         }
     }
@@ -114,6 +118,7 @@ impl fmt::Display for MessageType {
             Self::Goodbye => "GOODBYE",
             Self::Status => "STATUS",
             Self::Ping => "PING",
+            Self::Cancel => "CANCEL",
             Self::Unknown(code) => return write!(f, "UNKNOWN({code})"),
         })
     }

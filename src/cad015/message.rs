@@ -157,6 +157,15 @@ impl Message {
         u64::try_from(id).ok()
     }
 
+    /// The ID of the request that a CANCEL takes back.
+    #[must_use]
+    pub fn cancels(&self) -> Option<u64> {
+        match (self.kind, self.payload.as_short_vector()?) {
+            (MessageType::Cancel, [id]) => u64::try_from(id.embedded()?.as_integer()?).ok(),
+            _ => None,
+        }
+    }
+
     /// The same request or reply under another ID (its low 63 bits). A message without an ID stays as it is.
     #[must_use]
     pub fn with_id(mut self, id: u64) -> Self {

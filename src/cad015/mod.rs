@@ -14,7 +14,7 @@ mod pen;
 mod protocol;
 mod staging;
 
-pub use acquire::{Fetch, Fetched, IN_FLIGHT, acquire};
+pub use acquire::{Fetch, Fetched, HEDGE, IN_FLIGHT, acquire};
 pub use kind::{ErrorCode, MessageType};
 pub use message::{MAX_BRANCHES, MAX_REQUEST_ID, Message, MessageError, peek_id, peek_kind};
 pub use payload::{MAX_HASHES, MAX_OPERATIONS, Outcome, Payload};

@@ -11,6 +11,7 @@
 //! | CHALLENGE, RESPONSE | `[id part...]`, 1 to 15 parts | RESPONSE |
 //! | BELIEF | a Signed cell; new cells as branches | |
 //! | GOODBYE | `[text]` | |
+//! | CANCEL | `[id]`, of a request sent before | |
 //!
 //! Lists that may exceed 15 stand in a vector of their own, so that the ID stays in the message's first bytes.
 
@@ -112,6 +113,11 @@ pub enum Payload {
         /// The request's ID.
         id: u64,
     },
+    /// Nobody waits for the answer any more.
+    Cancel {
+        /// The ID of the request taken back.
+        id: u64,
+    },
     /// A type that has no payload defined, or that this version doesn't know.
     Other,
 }
@@ -140,6 +146,12 @@ impl Message {
     #[must_use]
     pub fn ping(id: u64) -> Self {
         Self::short(MessageType::Ping, id, [])
+    }
+
+    /// CANCEL `[id]`: nobody waits for the answer to this request any more.
+    #[must_use]
+    pub fn cancel(id: u64) -> Self {
+        Self::short(MessageType::Cancel, id, [])
     }
 
     /// QUERY `[id form...]`; forms after the fifteenth are left out. What the forms refer to is added by [`Message::with_branches`].
@@ -274,6 +286,9 @@ impl Message {
                 _ => None,
             };
             return Ok(Payload::Goodbye { text: text.ok_or_else(|| wrong("the payload is [text]"))?.clone() });
+        }
+        if kind == MessageType::Cancel {
+            return Ok(Payload::Cancel { id: self.cancels().ok_or_else(|| wrong("the payload is [id]"))? });
         }
         let id = self.id().ok_or_else(|| wrong("element 0 is the request's ID, an integer of 0 to 2^63 - 1"))?;
         let rest = &items[1..];

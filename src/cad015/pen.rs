@@ -24,11 +24,21 @@ pub struct PenLimits {
     pub bytes: usize,
     /// A thing for which no cell has come for so long is discarded.
     pub patience: Duration,
+    /// A thing that isn't complete after so long is discarded, whatever has come for it: who sends a cell now and then
+    /// doesn't keep a place for ever. What was adopted of it by then stays.
+    pub total: Duration,
 }
 
 impl Default for PenLimits {
     fn default() -> Self {
-        Self { entries: 16, per_sender: 4, sources: 8, bytes: 4 * 1024 * 1024, patience: Duration::from_secs(10) }
+        Self {
+            entries: 16,
+            per_sender: 4,
+            sources: 8,
+            bytes: 4 * 1024 * 1024,
+            patience: Duration::from_secs(10),
+            total: Duration::from_secs(60),
+        }
     }
 }
 
@@ -47,6 +57,9 @@ pub enum Penned {
 #[derive(Debug)]
 struct Entry<S> {
     begun_by: S,
+    begun: Instant,
+    /// One of its sources is trusted.
+    trusted: bool,
     sources: Vec<S>,
     staging: Option<Staging>,
     /// Cells that came while the staging was away with whoever acquires the rest.
@@ -71,10 +84,23 @@ impl<S: Clone + Eq> Pen<S> {
     }
 
     /// Puts a message in: what it's about, who sent it, the cells that it carries. A copy that brings nothing new buys no
-    /// time, or whoever repeats it would keep its place for ever. Who has begun most gives way to who has begun nothing.
-    pub fn put(&mut self, about: ValueId, from: &S, cells: impl IntoIterator<Item = (ValueId, Bytes)>, now: Instant) -> Penned {
+    /// time, or whoever repeats it would keep its place for ever. Who has begun most gives way to who has begun nothing, and
+    /// who isn't trusted gives way to who is.
+    pub fn put(
+        &mut self,
+        about: ValueId,
+        from: &S,
+        trusted: bool,
+        cells: impl IntoIterator<Item = (ValueId, Bytes)>,
+        now: Instant,
+    ) -> Penned {
         let limits = self.limits;
         if let Some(entry) = self.entries.get_mut(&about) {
+            entry.trusted |= trusted;
+            // A trusted source has its place among them.
+            if trusted && !entry.sources.contains(from) && entry.sources.len() >= limits.sources {
+                entry.sources.pop();
+            }
             if !entry.sources.contains(from) && entry.sources.len() < limits.sources {
                 entry.sources.push(from.clone());
             }
@@ -101,8 +127,8 @@ impl<S: Clone + Eq> Pen<S> {
             return Penned::Joined;
         }
         let begun = self.begun_by(from);
-        if begun == 0 && self.entries.len() >= limits.entries {
-            self.evict();
+        if self.entries.len() >= limits.entries && begun < limits.per_sender && (trusted || begun == 0) {
+            self.evict(trusted, begun == 0);
         }
         if self.entries.len() >= limits.entries || begun >= limits.per_sender {
             self.discarded += 1;
@@ -112,6 +138,8 @@ impl<S: Clone + Eq> Pen<S> {
         staging.add(cells);
         let entry = Entry {
             begun_by: from.clone(),
+            begun: now,
+            trusted,
             sources: vec![from.clone()],
             staging: Some(staging),
             arrived: BTreeMap::new(),
@@ -126,11 +154,18 @@ impl<S: Clone + Eq> Pen<S> {
         self.entries.values().filter(|entry| entry.begun_by == *sender).count()
     }
 
-    /// Discards the stalest thing of the sender that has begun most, if that's more than one.
-    fn evict(&mut self) {
-        let most = self.entries.values().map(|entry| self.begun_by(&entry.begun_by)).max().unwrap_or(0);
-        let greedy = self.entries.iter().filter(|(_, entry)| most > 1 && self.begun_by(&entry.begun_by) == most);
-        if let Some(about) = greedy.min_by_key(|(_, entry)| entry.last).map(|(about, _)| *about) {
+    /// Makes room: discards the stalest thing that isn't trusted, for one that is; else the stalest of the sender that has
+    /// begun most, if that's more than one. What isn't trusted never takes the place of what is.
+    fn evict(&mut self, trusted: bool, first: bool) {
+        let stalest = |which: &dyn Fn(&Entry<S>) -> bool| {
+            let entries = self.entries.iter().filter(|(_, entry)| which(entry));
+            entries.min_by_key(|(_, entry)| entry.last).map(|(about, _)| *about)
+        };
+        let below = if trusted { stalest(&|entry| !entry.trusted) } else { None };
+        let candidates = || self.entries.values().filter(|entry| trusted || !entry.trusted);
+        let most = candidates().map(|entry| self.begun_by(&entry.begun_by)).max().unwrap_or(0);
+        let greedy = || stalest(&|entry| (trusted || !entry.trusted) && first && most > 1 && self.begun_by(&entry.begun_by) == most);
+        if let Some(about) = below.or_else(greedy) {
             self.entries.remove(&about);
             self.discarded += 1;
         }
@@ -175,10 +210,18 @@ impl<S: Clone + Eq> Pen<S> {
         self.entries.remove(about);
     }
 
+    /// When its time is up at the latest.
+    #[must_use]
+    pub fn deadline(&self, about: &ValueId) -> Option<Instant> {
+        self.entries.get(about)?.begun.checked_add(self.limits.total)
+    }
+
     /// Whether its time is up, or no source is left; then it's discarded.
     pub fn expire(&mut self, about: &ValueId, now: Instant) -> bool {
-        let patience = self.limits.patience;
-        let over = |entry: &Entry<S>| entry.sources.is_empty() || now.saturating_duration_since(entry.last) >= patience;
+        let PenLimits { patience, total, .. } = self.limits;
+        let late =
+            |entry: &Entry<S>| now.saturating_duration_since(entry.last) >= patience || now.saturating_duration_since(entry.begun) >= total;
+        let over = |entry: &Entry<S>| entry.sources.is_empty() || late(entry);
         let expired = self.entries.get(about).is_none_or(over);
         if expired && self.entries.remove(about).is_some() {
             self.discarded += 1;
@@ -229,13 +272,13 @@ mod tests {
     async fn copies_add_cells_and_sources() {
         let mut pen = Pen::new(PenLimits::default());
         let now = Instant::now();
-        assert_eq!(pen.put(id(1), &"a", [cell(10, 200)], now), Penned::First);
-        assert_eq!(pen.put(id(1), &"b", [cell(11, 200)], now), Penned::Joined);
+        assert_eq!(pen.put(id(1), &"a", false, [cell(10, 200)], now), Penned::First);
+        assert_eq!(pen.put(id(1), &"b", false, [cell(11, 200)], now), Penned::Joined);
         assert_eq!(pen.sources(&id(1)), ["a", "b"]);
         let staging = pen.take(&id(1)).unwrap();
         assert!(staging.has(&id(10)) && staging.has(&id(11)));
         assert!(pen.take(&id(1)).is_none(), "one works on it at a time");
-        assert_eq!(pen.put(id(1), &"c", [cell(12, 200)], now), Penned::Joined);
+        assert_eq!(pen.put(id(1), &"c", false, [cell(12, 200)], now), Penned::Joined);
         pen.give_back(&id(1), staging, true, now);
         assert!(pen.take(&id(1)).unwrap().has(&id(12)), "what came meanwhile isn't lost");
     }
@@ -245,13 +288,13 @@ mod tests {
         let limits = PenLimits { entries: 3, per_sender: 2, bytes: 500, sources: 2, ..PenLimits::default() };
         let mut pen = Pen::new(limits);
         let now = Instant::now();
-        assert_eq!(pen.put(id(1), &"a", [], now), Penned::First);
-        assert_eq!(pen.put(id(2), &"a", [], now), Penned::First);
-        assert_eq!(pen.put(id(3), &"a", [], now), Penned::Full, "one sender doesn't fill it");
-        assert_eq!(pen.put(id(3), &"b", [], now), Penned::First);
-        assert_eq!(pen.put(id(4), &"b", [], now), Penned::Full);
+        assert_eq!(pen.put(id(1), &"a", false, [], now), Penned::First);
+        assert_eq!(pen.put(id(2), &"a", false, [], now), Penned::First);
+        assert_eq!(pen.put(id(3), &"a", false, [], now), Penned::Full, "one sender doesn't fill it");
+        assert_eq!(pen.put(id(3), &"b", false, [], now), Penned::First);
+        assert_eq!(pen.put(id(4), &"b", false, [], now), Penned::Full);
         for source in ["b", "c", "d"] {
-            assert_eq!(pen.put(id(1), &source, (0..9).map(|n| cell(n, 200)), now), Penned::Joined);
+            assert_eq!(pen.put(id(1), &source, false, (0..9).map(|n| cell(n, 200)), now), Penned::Joined);
         }
         assert_eq!(pen.sources(&id(1)).len(), 2);
         assert!(pen.take(&id(1)).unwrap().bytes() <= 500);
@@ -264,11 +307,11 @@ mod tests {
         for out in [false, true] {
             let mut pen = Pen::new(PenLimits::default());
             let start = Instant::now();
-            assert_eq!(pen.put(id(1), &"a", [cell(10, 200)], start), Penned::First);
+            assert_eq!(pen.put(id(1), &"a", false, [cell(10, 200)], start), Penned::First);
             let staging = out.then(|| pen.take(&id(1)).unwrap());
-            assert_eq!(pen.put(id(1), &"a", [cell(11, 200)], start + patience / 4), Penned::Joined);
+            assert_eq!(pen.put(id(1), &"a", false, [cell(11, 200)], start + patience / 4), Penned::Joined);
             for n in 2..8 {
-                assert_eq!(pen.put(id(1), &"a", [cell(11, 200)], start + patience * n / 4), Penned::Joined);
+                assert_eq!(pen.put(id(1), &"a", false, [cell(11, 200)], start + patience * n / 4), Penned::Joined);
             }
             if let Some(staging) = staging {
                 pen.give_back(&id(1), staging, false, start + patience * 2);
@@ -283,11 +326,54 @@ mod tests {
         let now = Instant::now();
         for n in 0..16u8 {
             let sender = ["a", "b", "c", "d"][usize::from(n) / 4];
-            assert_eq!(pen.put(id(n), &sender, [], now + Duration::from_millis(n.into())), Penned::First);
+            assert_eq!(pen.put(id(n), &sender, false, [], now + Duration::from_millis(n.into())), Penned::First);
         }
-        assert_eq!(pen.put(id(99), &"honest", [], now), Penned::First);
+        assert_eq!(pen.put(id(99), &"honest", false, [], now), Penned::First);
         assert!(pen.contains(&id(99)) && pen.len() == 16 && pen.discarded() == 1);
-        assert_eq!(pen.put(id(98), &"honest", [], now), Penned::Full, "one place, not more");
+        assert_eq!(pen.put(id(98), &"honest", false, [], now), Penned::Full, "one place, not more");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_not_trusted_gives_way_to_who_is_and_never_the_other_way_round() {
+        let limits = PenLimits { entries: 4, per_sender: 2, ..PenLimits::default() };
+        let mut pen = Pen::new(limits);
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        // Strangers, each with one: nobody is greedy.
+        for n in 0..4u8 {
+            assert_eq!(pen.put(id(n), &["a", "b", "c", "d"][usize::from(n)], false, [], at(n.into())), Penned::First);
+        }
+        assert_eq!(pen.put(id(10), &"e", false, [], at(10)), Penned::Full);
+        for n in 20..22u8 {
+            assert_eq!(pen.put(id(n), &"friend", true, [], at(n.into())), Penned::First);
+        }
+        assert!(!pen.contains(&id(0)) && !pen.contains(&id(1)) && pen.contains(&id(2)), "the stalest went");
+        assert_eq!(pen.put(id(22), &"friend", true, [], at(22)), Penned::Full, "no more than its share");
+        // One that a trusted peer vouches for as well is as good as its own.
+        assert_eq!(pen.put(id(2), &"friend", true, [], at(23)), Penned::Joined);
+        assert_eq!(pen.put(id(23), &"other friend", true, [], at(24)), Penned::First);
+        assert!(pen.contains(&id(2)) && !pen.contains(&id(3)));
+        for n in 30..40u8 {
+            assert_eq!(pen.put(id(n), &"stranger", false, [], at(n.into())), Penned::Full);
+        }
+        assert_eq!(pen.len(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cell_now_and_then_buys_no_more_than_the_total_time() {
+        let limits = PenLimits::default();
+        let mut pen = Pen::new(limits);
+        let start = Instant::now();
+        assert_eq!(pen.put(id(1), &"a", false, [], start), Penned::First);
+        let mut at = start;
+        let mut n = 0;
+        while !pen.expire(&id(1), at) {
+            n += 1;
+            at += limits.patience / 2;
+            assert_eq!(pen.put(id(1), &"a", false, [cell(n, 200)], at), Penned::Joined);
+            assert!(at <= start + limits.total, "held for {:?}", at - start);
+        }
+        assert_eq!(pen.deadline(&id(1)), None);
     }
 
     #[tokio::test(start_paused = true)]
@@ -295,14 +381,14 @@ mod tests {
         let mut pen = Pen::new(PenLimits::default());
         let start = Instant::now();
         let patience = PenLimits::default().patience;
-        assert_eq!(pen.put(id(1), &"a", [], start), Penned::First);
+        assert_eq!(pen.put(id(1), &"a", false, [], start), Penned::First);
         assert!(!pen.expire(&id(1), start + patience - Duration::from_millis(1)));
         let staging = pen.take(&id(1)).unwrap();
         pen.give_back(&id(1), staging, true, start + patience / 2);
         assert!(!pen.expire(&id(1), start + patience), "progress buys time");
         assert!(pen.expire(&id(1), start + patience + patience / 2));
         assert!(!pen.contains(&id(1)));
-        assert_eq!(pen.put(id(2), &"a", [], start), Penned::First);
+        assert_eq!(pen.put(id(2), &"a", false, [], start), Penned::First);
         pen.no_source(&id(2), &"a");
         assert!(pen.expire(&id(2), start), "no source is left");
     }

@@ -106,6 +106,14 @@ impl Protocol for Cad015 {
         *message = taken.with_id(id);
     }
 
+    fn cancel(&self, id: u64) -> Option<Message> {
+        Some(Message::cancel(id))
+    }
+
+    fn cancels(&self, message: &Message) -> Option<u64> {
+        message.cancels()
+    }
+
     fn overloaded(&self, message: &Message) -> Option<Message> {
         let id = self.request_id(message)?;
         Some(Message::error(id, &ErrorCode::Load, "the peer is busy; try again later"))
@@ -137,6 +145,7 @@ impl Protocol for Cad015 {
             MessageType::Goodbye => "goodbye",
             MessageType::Status => "status",
             MessageType::Ping => "ping",
+            MessageType::Cancel => "cancel",
             MessageType::Unknown(_) => "unknown",
         }
     }

@@ -84,16 +84,26 @@ pub struct Profile {
     pub hash: HashKind,
     /// The largest encoding of one cell, in bytes.
     pub max_cell: usize,
-    /// Signed cells: what is signed is `context ‖ 0x00 ‖ ref encoding`, or the ref encoding alone when `None`.
+    /// Signed cells: what is signed is `context ‖ 0x00 ‖ ref encoding`, or the ref encoding alone when `None`. In a network
+    /// ([`in_network`](Self::in_network)) it's `context ‖ " in" ‖ 0x00 ‖ network ‖ ref encoding`.
     pub signature_context: Option<&'static [u8]>,
+    /// The network that signatures are bound to: the BLAKE3 hash of its name. `None`: they hold in any.
+    pub network: Option<[u8; 32]>,
 }
 
 impl Profile {
     /// peerlane's own: BLAKE3, 8,192 bytes a cell (the CAD015 seed), signatures bound to their purpose.
-    pub const NATIVE: Self = Self { hash: HashKind::Blake3, max_cell: 8192, signature_context: Some(b"peerlane/1 signed") };
+    pub const NATIVE: Self = Self { hash: HashKind::Blake3, max_cell: 8192, signature_context: Some(b"peerlane/1 signed"), network: None };
 
     /// Convex since 0.8.0: SHA3-256, 16,383 bytes a cell, no domain separation.
-    pub const CONVEX: Self = Self { hash: HashKind::Sha3_256, max_cell: 16383, signature_context: None };
+    pub const CONVEX: Self = Self { hash: HashKind::Sha3_256, max_cell: 16383, signature_context: None, network: None };
+
+    /// The same in a network, by its name: what is signed there holds nowhere else, though the key be the same. Signatures
+    /// without a context (Convex's) can't be bound, and stay as they are.
+    #[must_use]
+    pub fn in_network(self, name: &str) -> Self {
+        Self { network: Some(*blake3::hash(name.as_bytes()).as_bytes()), ..self }
+    }
 
     /// The value ID of an encoding.
     #[must_use]

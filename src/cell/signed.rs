@@ -1,7 +1,8 @@
 //! Signed cells (CAD003 `0x90`, `0x91`): Ed25519 over the reference to a value.
 //!
 //! Signing the reference, not the value, lets the signature be judged from this one cell whatever the value's size. Natively the
-//! profile's context and a zero byte come first, so that no signature made for another purpose fits here.
+//! profile's context and a zero byte come first, so that no signature made for another purpose fits here; then the network, so
+//! that none made for another network does.
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
@@ -84,7 +85,13 @@ fn signed_bytes(profile: &Profile, value: &Ref) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(192);
     if let Some(context) = profile.signature_context {
         bytes.extend_from_slice(context);
-        bytes.push(0);
+        if let Some(network) = &profile.network {
+            bytes.extend_from_slice(b" in");
+            bytes.push(0);
+            bytes.extend_from_slice(network);
+        } else {
+            bytes.push(0);
+        }
     }
     encode_ref_into(value, &mut bytes);
     bytes

@@ -23,6 +23,15 @@ use super::CliError;
 enum WorkloadName {
     /// QUERY latency in an open loop, beside a flood or not.
     Query,
+    /// BELIEFs alone: the same with --rate 0 --flood full.
+    Bulk,
+    /// QUERY and BELIEF around a path's scheduled events: the same with --flood full --profile blackhole.
+    Recover,
+    /// Beside a kernel TCP flow: the same with --flood full --rival cubic,bbr --profile shared.
+    Share,
+    /// From the dial to the first answer: first, and resumed. Takes --lab, --profile, --transport, --dials, --runs, --quick
+    /// and --json alone.
+    Connect,
     /// Memory per idle peer, processor time per gigabyte and per million messages; over loopback, in real time.
     Cost,
 }
@@ -44,7 +53,9 @@ Examples:
   peerlane bench --lab virtual --profile wan,wan-loss1 --duration 60s --jobs 2 --json out.jsonl
   peerlane bench --lab virtual --profile wan-loss1 --transport tcp-per-class-bbr,quic --flood none,full,both-ways
   peerlane bench --lab virtual --profile shared --flood full --rival none,cubic,bbr
+  peerlane bench --lab virtual --workload recover --transport tcp,quic --html page.html
   peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
+  peerlane bench --lab virtual --workload connect --profile wan,wan-loss1 --transport tcp,quic
   peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
@@ -62,27 +73,33 @@ pub(super) struct Args {
     /// Where to measure.
     #[arg(long, value_enum, default_value_t = LabName::Loopback)]
     lab: LabName,
-    /// What to measure. `cost` takes --transport, --peers, --runs, --belief-bytes, --quick and --json alone.
+    /// What to measure: defaults for the options below. `cost` takes --transport, --peers, --runs, --belief-bytes, --quick
+    /// and --json alone.
     #[arg(long, value_enum, default_value_t = WorkloadName::Query)]
     workload: WorkloadName,
+    /// Dials of each kind in a run, for `connect` [default: 100, quick: 10].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    dials: Option<u32>,
     /// Idle peers whose memory is measured, for `cost` [default: 1000, quick: 50].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     peers: Option<u64>,
-    /// Impairments of the path, by their names (`netem/lab profiles`) or files; not for loopback [default: wan].
+    /// Impairments of the path, by their names (`netem/lab profiles`) or files; not for loopback [default: wan, or the workload's].
     #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
     profile: Vec<String>,
     /// Transports to compare.
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = variants(), default_value = "tcp,quic")]
     transport: Vec<Variant>,
-    /// What else fills the connection: none, full (BELIEFs from the asking end), both-ways.
-    #[arg(long, value_delimiter = ',', value_parser = flood, default_value = "none,full")]
+    /// What else fills the connection: none, full (BELIEFs from the asking end), both-ways [default: none,full, or the
+    /// workload's].
+    #[arg(long, value_delimiter = ',', value_parser = flood)]
     flood: Vec<Flood>,
-    /// Who else uses the bottleneck: none, or a kernel TCP flow over cubic or bbr, as fast as it can; not for loopback.
-    #[arg(long, value_name = "RIVAL", value_delimiter = ',', value_parser = rival, default_value = "none")]
+    /// Who else uses the bottleneck: none, or a kernel TCP flow over cubic or bbr, as fast as it can; not for loopback
+    /// [default: none, or the workload's].
+    #[arg(long, value_name = "RIVAL", value_delimiter = ',', value_parser = rival)]
     rival: Vec<Rival>,
-    /// Queries per second on average; 0 measures the flood alone.
-    #[arg(long, value_name = "QPS", default_value_t = Workload::default().rate)]
-    rate: f64,
+    /// Queries per second on average; 0 measures the flood alone [default: 100, bulk: 0].
+    #[arg(long, value_name = "QPS")]
+    rate: Option<f64>,
     /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s, and
     /// until 10 s after a profile's last scheduled event].
     #[arg(long, value_name = "TIME", value_parser = time)]
@@ -126,8 +143,32 @@ pub(super) struct Args {
     in_cost: Option<Variant>,
 }
 
-/// The profile if none is named.
-const PROFILE: &str = "wan";
+impl WorkloadName {
+    fn floods(self) -> &'static [Flood] {
+        if self == Self::Query { &[Flood::None, Flood::Full] } else { &[Flood::Full] }
+    }
+
+    fn rivals(self) -> &'static [Rival] {
+        if self == Self::Share { &[Rival::Cubic, Rival::Bbr] } else { &[Rival::None] }
+    }
+
+    fn profile(self) -> &'static str {
+        match self {
+            Self::Recover => "blackhole",
+            Self::Share => "shared",
+            _ => "wan",
+        }
+    }
+
+    fn rate(self) -> f64 {
+        if self == Self::Bulk { 0.0 } else { Workload::default().rate }
+    }
+}
+
+/// What was named, or else the default.
+fn or_default<T: PartialEq + Copy>(named: &[T], default: &[T]) -> Vec<T> {
+    deduplicated(if named.is_empty() { default } else { named })
+}
 
 /// Measured after a profile's last scheduled event, if no duration is given.
 const AFTER_EVENTS: Duration = Duration::from_secs(10);
@@ -138,6 +179,9 @@ impl Args {
         let fail = |what: &str| Err(BenchError::Plan { what: what.to_owned() });
         if self.jobs > 1 && self.lab != LabName::Virtual {
             return fail("more than one job is for --lab virtual: in real time they'd disturb each other");
+        }
+        if self.lab == LabName::Loopback && matches!(self.workload, WorkloadName::Recover | WorkloadName::Share) {
+            return fail("loopback has neither scheduled events nor a bottleneck to share: use --lab virtual or --lab netem");
         }
         if self.lab == LabName::Loopback && self.rival.iter().any(|rival| *rival != Rival::None) {
             return fail("loopback has no bottleneck to share, so --rival needs --lab virtual or --lab netem");
@@ -151,7 +195,7 @@ impl Args {
             LabName::Netem => "netem",
         };
         let profiles: Vec<&str> = match self.profile.as_slice() {
-            [] => vec![PROFILE],
+            [] => vec![self.workload.profile()],
             named => named.iter().map(String::as_str).collect(),
         };
         deduplicated(&profiles).into_iter().map(|profile| self.emulated(kind, profile, log)).collect()
@@ -179,11 +223,11 @@ impl Args {
         };
         Plan {
             variants: deduplicated(&self.transport),
-            floods: deduplicated(&self.flood),
-            rivals: deduplicated(&self.rival),
+            floods: or_default(&self.flood, self.workload.floods()),
+            rivals: or_default(&self.rival, self.workload.rivals()),
             runs: self.runs.unwrap_or(runs),
             workload: Workload {
-                rate: self.rate,
+                rate: self.rate.unwrap_or(self.workload.rate()),
                 belief_bytes: self.belief_bytes,
                 duration: self.duration.unwrap_or(duration),
                 warm_up: self.warm_up.unwrap_or(warm_up),
@@ -245,8 +289,9 @@ pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
         _ => {}
     }
     let ended = match args.workload {
-        WorkloadName::Query => measure(args, log)?,
         WorkloadName::Cost => measure_cost(args)?,
+        WorkloadName::Connect => measure_connect(args, log)?,
+        _ => measure(args, log)?,
     };
     match ended {
         Ended::Whole => Ok(()),
@@ -325,6 +370,40 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
 fn command() -> String {
     let quoted = |word: String| if word.contains([' ', '\'', '"']) { format!("{word:?}") } else { word };
     std::iter::once("peerlane".to_owned()).chain(std::env::args().skip(1).map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+fn measure_connect(args: &Args, log: &str) -> Result<Ended, BenchError> {
+    use bench::connect::{ConnectPlan, connect, table};
+    let mut plan = ConnectPlan::default();
+    if args.quick {
+        (plan.dials, plan.runs) = (10, 1);
+    }
+    plan.variants = deduplicated(&args.transport);
+    plan.dials = args.dials.unwrap_or(plan.dials);
+    plan.runs = args.runs.unwrap_or(plan.runs);
+    let labs = args.labs(log)?;
+    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let stop = CancellationToken::new();
+    let _interrupts = Interrupts::watch(&stop);
+    let progress = Progress::new(labs.len() * plan.variants.len() * plan.runs as usize);
+    for lab in &labs {
+        let measured = connect(&plan, lab.as_ref(), &stop, |_, connected, of_both| {
+            progress.over();
+            progress.suspended(|| write!(io::stderr(), "{}", connected.log))?;
+            let Some(records) = &mut records else { return Ok(()) };
+            of_both
+                .iter()
+                .try_for_each(|record| records.line(&serde_json::to_string(record).map_err(|error| BenchError::Output(error.into()))?))
+        });
+        let measured = match measured {
+            Err(BenchError::Interrupted) => return Ok(Ended::Interrupted),
+            measured => measured?,
+        };
+        let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
+        let table = table(&plan, lab.as_ref(), &measured);
+        progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    }
+    Ok(Ended::Whole)
 }
 
 #[cfg(target_os = "linux")]
@@ -516,6 +595,19 @@ mod tests {
         let plan = args("").unwrap().plan();
         assert_eq!(plan.variants, Variant::defaults());
         assert_eq!((plan.floods, plan.rivals, plan.runs), (vec![Flood::None, Flood::Full], vec![Rival::None], 5));
+    }
+
+    #[test]
+    fn a_workload_is_what_its_options_are_by_default() {
+        let plan = args("--lab virtual --workload share").unwrap().plan();
+        assert_eq!((plan.floods, plan.rivals), (vec![Flood::Full], vec![Rival::Cubic, Rival::Bbr]));
+        let plan = args("--workload bulk --flood both-ways").unwrap().plan();
+        assert_eq!((plan.floods, plan.workload.rate), (vec![Flood::BothWays], 0.0));
+        let labs = args("--lab virtual --workload recover").unwrap().labs("").unwrap();
+        assert!(labs[0].profile() == "blackhole" && labs[0].last_event().is_some());
+        for nowhere in ["--workload share", "--workload recover"] {
+            assert!(matches!(args(nowhere).unwrap().labs(""), Err(BenchError::Plan { .. })), "{nowhere}");
+        }
     }
 
     #[test]

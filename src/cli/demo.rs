@@ -84,7 +84,7 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     say!("{} operations made from {}", lines.count, source.display())?;
     let last = lines.last;
 
-    // Children are killed when they're dropped, so an error or Ctrl-C leaves nothing behind.
+    // Children are killed when they're dropped, so an error or Ctrl-C leaves nothing behind; for worse ends see `start`.
     demo.keys()?;
     let a = demo.start("a", "127.0.0.1:0".parse().map_err(CliError::failed)?, &[]).await?;
     let b = demo.start("b", "127.0.0.1:0".parse().map_err(CliError::failed)?, &[&a.addr]).await?;
@@ -156,7 +156,9 @@ impl Demo {
         for peer in peers {
             command.args(["--peer", &peer.to_string()]);
         }
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        // Its end is the peers' end: whoever kills this program, or interrupts it twice, leaves none of them behind.
+        command.arg("--end-with-stdin").stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let fail = |what: &dyn std::fmt::Display| CliError::Failed(format!("peer {name} didn't start: {what}"));
         let out = child.stdout.take().ok_or_else(|| fail(&"no output"))?;
         let mut lines = BufReader::new(out).lines();

@@ -70,6 +70,9 @@ pub(super) struct Args {
     /// Write TLS secrets to the file named by SSLKEYLOGFILE, so that a capture can be decrypted
     #[arg(long)]
     keylog: bool,
+    /// End when standard input does: for a program that starts peers and may be killed
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
     /// A TOML file with these options
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -119,6 +122,7 @@ struct Settings {
     network: String,
     metrics: Option<SocketAddr>,
     debugging: Debugging,
+    end_with_stdin: bool,
 }
 
 fn settings(args: Args) -> Result<Settings, CliError> {
@@ -137,11 +141,16 @@ fn settings(args: Args) -> Result<Settings, CliError> {
         network: args.network.or(file.network).unwrap_or_else(|| DEFAULT_NETWORK.into()),
         metrics: args.metrics.or(file.metrics),
         debugging: Debugging { qlog: args.qlog.or(file.qlog), key_log: args.keylog || file.keylog },
+        end_with_stdin: args.end_with_stdin,
     })
 }
 
 pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let settings = settings(args)?;
+    let orphaned = CancellationToken::new();
+    if settings.end_with_stdin {
+        watch_stdin(orphaned.clone());
+    }
     let identity = Arc::new(load_key(&settings.key)?);
     let terms = Terms::new(&settings.network).map_err(CliError::usage)?;
     let lists = Arc::new(Lists::open(settings.lists).map_err(CliError::usage)?);
@@ -163,7 +172,8 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     let gossip = Gossip::new(store.clone(), identity.clone(), changed.clone());
     let service = Service::new(store, identity.peer_id(), &settings.network, changed);
     let handler = PeerHandler::new(service, gossip.clone(), identity.clone(), &settings.network);
-    let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).listen(settings.listen).handler(handler);
+    let mut builder =
+        Node::builder(Cad015::new(Profile::NATIVE.in_network(&settings.network)), local).listen(settings.listen).handler(handler);
     for transport in &transports {
         builder = builder.transport(transport.clone());
     }
@@ -189,7 +199,10 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
     writeln!(out, "ready {}@{addr} transport={}", identity.peer_id(), settings.transport.names())?;
     out.flush()?;
 
-    interrupted().await;
+    tokio::select! {
+        () = interrupted() => {}
+        () = orphaned.cancelled() => {}
+    }
     tracing::info!("shutting down");
     stop.cancel();
     gossip.stop().await;
@@ -198,6 +211,14 @@ pub(super) async fn run(args: Args) -> Result<(), CliError> {
         let _ = tokio::time::timeout(super::setup::LAST_WORDS, transport.idle()).await;
     }
     Ok(())
+}
+
+/// Cancels when standard input ends. A thread of its own, which nobody waits for: the runtime would wait for its own ones.
+fn watch_stdin(ended: CancellationToken) {
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        ended.cancel();
+    });
 }
 
 /// SIGHUP reads the lists again. A broken list changes nothing.

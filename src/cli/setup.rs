@@ -47,6 +47,9 @@ impl TransportChoice {
 /// Closed connections have said all that matters by then; a dial that nobody answers would hold the end up.
 pub(super) const LAST_WORDS: Duration = Duration::from_millis(250);
 
+/// A dial that doesn't end in its time has ended by then.
+const DIAL_SLACK: Duration = Duration::from_secs(5);
+
 /// Connections lost under one request before it's given up.
 const RECONNECTS: u32 = 5;
 
@@ -119,16 +122,21 @@ pub(super) struct Client {
 
 impl Client {
     pub(super) async fn connect(args: &ClientArgs, identity: &Identity) -> Result<Self, CliError> {
+        if identity.peer_id() == args.to.id {
+            let what = "--key is the key of the peer that --to names; who asks needs a key of its own: make one with `peerlane key new --out FILE`";
+            return Err(CliError::Usage(what.into()));
+        }
         let terms = Terms::new(&args.network).map_err(CliError::usage)?;
         let local = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms).map_err(CliError::failed)?;
         let transports = transports(args.transport, &local, &Debugging::default())?;
         let config = NodeConfig { dial_timeout: args.timeout, ..NodeConfig::default() };
-        let mut builder = Node::builder(Cad015::new(Profile::NATIVE), local).handler(Silent).config(config);
+        let mut builder = Node::builder(Cad015::new(Profile::NATIVE.in_network(&args.network)), local).handler(Silent).config(config);
         for transport in &transports {
             builder = builder.transport(transport.clone());
         }
         let node = builder.start().await.map_err(CliError::failed)?;
-        let connecting = tokio::time::timeout(args.timeout, node.connect(&args.to));
+        // The dial has its limit, and tells more of what was tried.
+        let connecting = tokio::time::timeout(args.timeout + DIAL_SLACK, node.connect(&args.to));
         match or_interrupted(connecting).await? {
             Ok(Ok(peer)) => Ok(Self { node, transports, peer, args: args.clone() }),
             Ok(Err(error)) => Err(CliError::failed(error)),

@@ -156,7 +156,7 @@ pub(super) async fn load(client: &Client, identity: &Identity, edits: Vec<Edit>,
         while waiting.len() < IN_FLIGHT && !edits.is_empty() {
             let batch = Arc::new(batch(identity, &mut edits, next, client.profile())?);
             next += batch.count;
-            waiting.push_back(apply(client, batch));
+            waiting.push_back(apply(client, account, batch));
         }
         let Some(applied) = waiting.next().await else { break };
         bar.inc(applied?);
@@ -186,8 +186,9 @@ fn batch(identity: &Identity, edits: &mut VecDeque<Edit>, first: u64, profile: &
 }
 
 /// Has a batch applied, again if the peer was busy or the connection was lost.
-async fn apply(client: &Client, batch: Arc<Batch>) -> Result<u64, CliError> {
+async fn apply(client: &Client, account: Account, batch: Arc<Batch>) -> Result<u64, CliError> {
     let mut delay = Duration::from_millis(50);
+    let mut taken = 0;
     for attempt in 1..=TRIES {
         let answer = match client.request(batch.message.clone()).await {
             Ok(answer) => answer,
@@ -207,7 +208,22 @@ async fn apply(client: &Client, batch: Arc<Batch>) -> Result<u64, CliError> {
         match &outcome.error {
             None => return Ok(batch.count),
             // Those before it, which are on their way too, may not have been applied yet: they were busy or lost.
-            Some(ErrorCode::Load | ErrorCode::Sequence) if attempt < TRIES => {
+            Some(code @ (ErrorCode::Load | ErrorCode::Sequence)) if attempt < TRIES => {
+                // Operations of this very batch that were applied before, and whose answer was lost, are no error to the
+                // peer. So one that has a sequence of the batch isn't ours. Twice: the first time an earlier copy of the
+                // batch may have been on its way.
+                if *code == ErrorCode::Sequence && next_sequence(client, account).await? > batch.first {
+                    taken += 1;
+                    if taken == 2 {
+                        return Err(CliError::Failed(format!(
+                            "{}; does another program sign with this account? From operation {} on nothing was applied that isn't there \
+                             already: wait for the other one, then run this again, with --resume if all of the account's operations are \
+                             the file's",
+                            text_of(&outcome),
+                            batch.first
+                        )));
+                    }
+                }
                 super::setup::or_interrupted(tokio::time::sleep(delay)).await?;
                 delay = (delay * 2).min(Duration::from_secs(2));
             }
@@ -219,4 +235,105 @@ async fn apply(client: &Client, batch: Arc<Batch>) -> Result<u64, CliError> {
         }
     }
     Err(CliError::Failed("no answer".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use peerlane_transport::{
+        CloseCode,
+        admission::{Lists, LocalPeer, Terms},
+        identity::PeerAddr,
+    };
+
+    use super::*;
+    use crate::{
+        cad015::{Cad015, MessageType},
+        cli::setup::{Debugging, TransportChoice, transports},
+        node::{Context, Handler, Node},
+        peer::{Service, Store, Verified},
+    };
+
+    const NATIVE: Profile = Profile::NATIVE;
+
+    /// A peer that applies what it's sent, and does something else as well for the first few.
+    struct Unlucky {
+        service: Service,
+        store: Arc<Store>,
+        /// Connections that are lost when their operations are applied and not answered yet.
+        lose: AtomicUsize,
+        /// Signed by somebody else with the account's key, and applied before the first of ours.
+        foreign: Option<Identity>,
+        transacts: AtomicUsize,
+    }
+
+    impl Handler<Cad015> for Unlucky {
+        async fn handle(&self, context: Context<Cad015>, message: Message) {
+            let transact = message.kind == MessageType::Transact;
+            if transact
+                && self.transacts.fetch_add(1, Ordering::SeqCst) == 0
+                && let Some(key) = &self.foreign
+            {
+                let mut cells = MemoryCells::default();
+                let edit = Edit::Put { key: "theirs".into(), value: "1".into() };
+                let signed = Operation::sign(&edit, 1, key.signing_key(), self.store.profile(), &mut cells).unwrap();
+                let operation = Operation::read(&signed, &crate::cell::Reader::new(self.store.profile(), &cells)).unwrap();
+                let verified = Verified::new(operation, self.store.profile()).unwrap();
+                self.store.append(vec![verified], &cells).unwrap();
+            }
+            let answer = self.service.answer(&message).await;
+            let lost = |n: usize| n.checked_sub(1);
+            if transact && self.lose.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost).is_ok() {
+                return context.connection().close(CloseCode::Lost, "the answer is lost");
+            }
+            if let Some(answer) = answer {
+                let _ = context.reply(&answer).await;
+            }
+        }
+    }
+
+    async fn peer(lose: usize, foreign: Option<Identity>) -> (Node<Cad015>, Arc<Store>, ClientArgs) {
+        let identity = Identity::from_seed(&[1; 32]).unwrap();
+        let local = LocalPeer::new(&identity, Arc::new(Lists::everybody()), Terms::new("test").unwrap()).unwrap();
+        let store = Arc::new(Store::in_memory("test", NATIVE).unwrap());
+        let service = Service::new(store.clone(), identity.peer_id(), "test", Arc::default());
+        let handler = Unlucky { service, store: store.clone(), lose: lose.into(), foreign, transacts: AtomicUsize::new(0) };
+        let mut builder = Node::builder(Cad015::new(NATIVE), local.clone()).listen("127.0.0.1:0".parse().unwrap()).handler(handler);
+        for transport in transports(TransportChoice::Tcp, &local, &Debugging::default()).unwrap() {
+            builder = builder.transport(transport);
+        }
+        let node = builder.start().await.unwrap();
+        let to = PeerAddr::new(identity.peer_id(), node.listening()[0].addr);
+        let args = ClientArgs { to, transport: TransportChoice::Tcp, network: "test".into(), timeout: Duration::from_secs(10) };
+        (node, store, args)
+    }
+
+    fn edits(count: usize) -> Vec<Edit> {
+        (0..count).map(|n| Edit::Put { key: format!("k{n}").into(), value: vec![7; 1000].into() }).collect()
+    }
+
+    #[tokio::test]
+    async fn operations_whose_answer_was_lost_with_the_connection_are_applied_once() {
+        let (_node, store, args) = peer(3, None).await;
+        let account = Identity::from_seed(&[2; 32]).unwrap();
+        let client = Client::connect(&args, &account).await.unwrap();
+        // Several requests, so that later ones meet a gap while earlier ones are sent again.
+        let loaded = load(&client, &account, edits(1000), false, false).await.unwrap();
+        assert_eq!((loaded.applied, loaded.next), (1000, 1001));
+        assert_eq!(store.snapshot().unwrap().counts().unwrap().operations, 1000);
+        client.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_sequence_that_somebody_else_has_used_is_told_and_nothing_is_applied_twice() {
+        let account = Identity::from_seed(&[2; 32]).unwrap();
+        let (_node, store, args) = peer(0, Some(Identity::from_seed(&[2; 32]).unwrap())).await;
+        let client = Client::connect(&args, &account).await.unwrap();
+        let error = load(&client, &account, edits(3), false, false).await.err().unwrap().to_string();
+        assert!(error.contains("another program") && error.contains("--resume"), "{error}");
+        assert_eq!(store.snapshot().unwrap().counts().unwrap().operations, 1);
+        client.close().await;
+    }
 }

@@ -53,6 +53,9 @@ pub struct NodeConfig {
     pub reply_timeout: Duration,
     /// The head of a streamed message must be there within this.
     pub head_timeout: Duration,
+    /// A streamed message of which nothing moves for so long is given up, by whichever side notices: it's read, and nothing
+    /// comes; it's written, and there's no room; or its handler does neither, and is dropped. The other side is told.
+    pub stall_timeout: Duration,
     /// A shutdown waits so long for handlers; then connections drain, which has its own
     /// [limit](peerlane_transport::limits::Limits::drain_timeout).
     pub shutdown_timeout: Duration,
@@ -82,6 +85,7 @@ impl Default for NodeConfig {
             move_timeout: Duration::from_secs(60),
             reply_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
+            stall_timeout: Duration::from_secs(30),
             shutdown_timeout: Duration::from_secs(5),
         }
     }
@@ -94,6 +98,8 @@ pub(super) const LINKS_PER_PEER: usize = 4;
 pub(super) const ENDED_PER_PEER: usize = 4;
 /// Streamed messages of one class and connection whose head is awaited at once. Count; the transport permits as many.
 pub(super) const HEADS: usize = peerlane_transport::limits::MAX_OPEN_STREAMED;
+/// Requests of one peer that were taken back before they came, or when they were done with. Count, 8 bytes each.
+pub(super) const EARLY_CANCELS: usize = 64;
 /// One in so many messages comes from a peer that isn't trusted, even if trusted ones wait: they're not starved.
 pub(super) const UNTRUSTED_SHARE: u8 = 8;
 /// Addresses kept for one peer. Count.
@@ -102,3 +108,5 @@ pub(super) const ADDRS_PER_PEER: usize = 8;
 pub(super) const STREAM_CANCELLED: u32 = 0;
 /// Code with which a streamed message is stopped that doesn't parse or is too long.
 pub(super) const STREAM_REFUSED: u32 = 1;
+/// Code with which a streamed message is stopped or aborted in which nothing moves.
+pub(super) const STREAM_STALLED: u32 = 2;

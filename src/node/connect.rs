@@ -16,16 +16,21 @@ use super::{
     config::{HEADS, STREAM_CANCELLED, STREAM_REFUSED},
     dispatch::{Job, Work},
     events::Event,
-    link::{Ended, Link, StreamReader},
+    link::{Ended, Link},
     peer::Peer,
     registry::Added,
     request::Answer,
     runtime::Inner,
+    stream::StreamReader,
 };
 use crate::protocol::{MAX_HEAD, Malformed, Protocol};
 
 /// What arrived before the end is handed over within this, then the requests that wait for a reply fail.
 const LAST_REPLIES: Duration = Duration::from_secs(1);
+/// That a peer is gone is told once its last messages are handled, or after this: handlers may take for ever.
+const LAST_MESSAGES: Duration = Duration::from_secs(5);
+/// After a silence, what has arrived is read within this.
+const HELD_UP: Duration = Duration::from_millis(50);
 /// While a peer has two connections, so often it's looked whether one can give way.
 const CROWDED_TICK: Duration = Duration::from_secs(1);
 
@@ -55,7 +60,6 @@ pub(super) fn attach<P: Protocol>(node: &Arc<Inner<P>>, connection: Connection, 
     tracing::debug!(peer = %peer.id, transport, dialed, first, "connected");
     if first {
         peer.moved();
-        node.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
     }
     let span = tracing::debug_span!("connection", peer = %peer.id, transport, number = link.number);
     for (class, _) in node.classes.iter() {
@@ -90,10 +94,6 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
                 break (connection.closed().await, false);
             }
             () = link.retire.cancelled() => {
-                if peer.is_crowded() {
-                    // In a shutdown nobody has asked yet whether it lives; a dead one isn't worth the drain timeout.
-                    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
-                }
                 break give_way(&node, &peer, &link).await;
             }
             () = connection.remote_draining() => break give_way(&node, &peer, &link).await,
@@ -127,7 +127,12 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
     if node.registry.remove_if_empty(&peer, &ended.closed) {
         tracing::debug!(peer = %peer.id, closed = %ended.closed, "disconnected");
         peer.requests.fail_all(&ended.closed);
-        node.emit(Event::PeerDisconnected { peer: peer.id.clone(), why: ended.closed });
+        tokio::select! {
+            biased;
+            () = node.closed.cancelled() => {}
+            _ = timeout(LAST_MESSAGES, peer.finished()) => {}
+        }
+        node.registry.say_gone(&peer);
     } else {
         peer.arbitrate(true);
     }
@@ -135,10 +140,12 @@ async fn supervise<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>
 
 /// Lets a link drain: because the other side does, because another link carries its messages, or because the node
 /// shuts down. How it ended, and whether each side has all that the other had queued.
-async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &Link) -> (Closed, bool) {
+async fn give_way<P: Protocol>(node: &Arc<Inner<P>>, peer: &Arc<Peer<P::Message>>, link: &Arc<Link>) -> (Closed, bool) {
     let connection = &link.connection;
     peer.retire(link.number);
     link.giving_way.cancel();
+    // A dead one isn't worth the drain timeout.
+    node.tasks.spawn(probe(node.clone(), peer.clone(), link.clone()));
     note_move(node, peer);
     // Handlers may answer over it while there's no other way.
     tokio::select! {
@@ -164,21 +171,39 @@ async fn give_way<P: Protocol>(node: &Inner<P>, peer: &Peer<P::Message>, link: &
     (closed, delivered || done)
 }
 
-/// Whether the link lives: a second connection is there.
+/// Whether the link lives: a second connection is there, or it's to drain. What it was asked in vain before counts.
 async fn probe<P: Protocol>(node: Arc<Inner<P>>, peer: Arc<Peer<P::Message>>, link: Arc<Link>) {
-    tokio::select! {
+    let lives = tokio::select! {
         biased;
-        () = node.closed.cancelled() => {}
-        answered = timeout(node.config.probe_timeout, link.connection.ping()) => match answered {
-            Ok(Ok(_)) => {
-                peer.proven(link.number);
-                note_move(&node, &peer);
-                peer.arbitrate(true);
-            }
-            Ok(Err(_)) => {}
-            // In a shutdown the other connection may be gone already.
-            Err(_) if peer.is_crowded() || link.giving_way.is_cancelled() => link.connection.close(CloseCode::TimedOut, "no life sign, and there is another connection"),
-            Err(_) => {}
+        () = node.closed.cancelled() => return,
+        lives = answers(&link.connection, node.config.probe_timeout) => lives,
+    };
+    match lives {
+        Some(true) => {
+            peer.proven(link.number);
+            note_move(&node, &peer);
+            peer.arbitrate(true);
+        }
+        // In a shutdown the other connection may be gone already.
+        Some(false) if peer.is_crowded() || link.giving_way.is_cancelled() => {
+            link.connection.close(CloseCode::TimedOut, "no life sign, while it's to give way or there is another connection");
+        }
+        Some(false) | None => {}
+    }
+}
+
+/// Whether a life sign comes before there has been nothing at all for so long. `None`: the connection has ended.
+async fn answers(connection: &Connection, patience: Duration) -> Option<bool> {
+    loop {
+        let left = patience.saturating_sub(connection.unanswered().unwrap_or_default()).saturating_sub(HELD_UP);
+        if let Ok(answer) = timeout(left, connection.ping()).await {
+            return answer.is_ok().then_some(true);
+        }
+        // Where all of this process was held up, what has come meanwhile is read first: else the timers of two connections
+        // would end both.
+        sleep(HELD_UP).await;
+        if connection.unanswered().is_some_and(|silent| silent >= patience) {
+            return Some(false);
         }
     }
 }
@@ -273,8 +298,8 @@ impl<P: Protocol> ClassReader<'_, P> {
 
     /// Gives a message to whoever waits for it, or to the class's queue, once it's its turn.
     async fn hand_over(&self, inbound: Inbound, fifo: bool) {
-        if fifo {
-            self.peer.turn(self.link, self.class).await;
+        if fifo && !self.peer.turn(self.link, self.class).await {
+            return self.counters().late.add(1);
         }
         match inbound {
             Inbound::Whole(bytes) => self.whole(bytes).await,
@@ -303,6 +328,10 @@ impl<P: Protocol> ClassReader<'_, P> {
                 return self.counters().unmatched.add(1);
             }
         }
+        if let Some(id) = protocol.cancels(&message) {
+            self.counters().cancelled.add(1);
+            return self.peer.serving.cancel(id);
+        }
         if self.node.stopping.is_cancelled()
             && let Some(answer) = protocol.overloaded(&message)
         {
@@ -329,7 +358,12 @@ impl<P: Protocol> ClassReader<'_, P> {
     }
 
     async fn dispatch(&self, work: Work<P::Message>, len: usize) {
-        let job = Job { peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
+        let request = match &work {
+            Work::Message(message) | Work::Streamed(Some(message), _) => self.node.protocol.request_id(message),
+            Work::Streamed(None, _) => None,
+        };
+        let served = request.map(|id| self.peer.serving.begin(id));
+        let job = Job { served, peer: self.peer.clone(), busy: self.link.handling(), work, received: Instant::now() };
         self.node.dispatch[self.class.index()].push(self.node, job, len).await;
     }
 
@@ -380,11 +414,63 @@ impl<P: Protocol> ClassReader<'_, P> {
         };
         let late = Err(Malformed::ignore("the head of a streamed message came too late"));
         match timeout(self.node.config.head_timeout, reading).await.unwrap_or(late) {
-            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, busy))),
+            Ok((head, rest)) => Ok((head, StreamReader::new(rest, reader, self.node.config.stall_timeout, busy))),
             Err(malformed) => {
                 reader.stop(STREAM_REFUSED);
                 Err(malformed)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use peerlane_transport::{
+        PathStats, Session, SessionInfo,
+        admission::{Agreed, Terms},
+        identity::Remote,
+    };
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    /// A connection whose other side is silent, but for what the test makes it hear.
+    fn session() -> (Arc<Session>, Connection) {
+        let terms = Terms::new("test").unwrap();
+        let info = SessionInfo {
+            transport: "test",
+            dialed: true,
+            remote: Remote::anonymous("127.0.0.1:1".parse().unwrap()),
+            local_addr: String::new(),
+            remote_addr: String::new(),
+            exporter: [0; 32],
+            path: Box::new(PathStats::unknown),
+        };
+        Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_lives_for_as_long_as_anything_comes_by_it() {
+        let (session, connection) = session();
+        let start = Instant::now();
+        let hearing = async {
+            for _ in 0..10 {
+                sleep(PATIENCE - Duration::from_millis(1)).await;
+                session.heard();
+            }
+        };
+        let judging = async { (answers(&connection, PATIENCE).await, start.elapsed()) };
+        let ((lives, after), ()) = tokio::join!(judging, hearing);
+        assert_eq!(lives, Some(false), "at last nothing came");
+        assert!(after > 10 * PATIENCE && after < 13 * PATIENCE, "{after:?}");
+        // It was asked in vain already.
+        let start = Instant::now();
+        assert_eq!(answers(&connection, PATIENCE).await, Some(false));
+        assert!(start.elapsed() <= HELD_UP, "{:?}", start.elapsed());
     }
 }

@@ -197,6 +197,8 @@ async fn race<P: Protocol>(
     let mut attempts: Vec<(usize, &PeerAddr)> = addrs.iter().flat_map(|addr| ranks.iter().map(move |rank| (*rank, addr))).collect();
     attempts.sort_by_key(|(rank, addr)| worked.as_ref() != Some(&(*rank, (*addr).clone())));
     let mut failed = untried(&node.local.peer_id(), addrs);
+    // Bounded by the addresses times the transports.
+    let mut open: Vec<(usize, &PeerAddr, Instant)> = Vec::new();
     let racing = async {
         let mut waiting = attempts.into_iter();
         let mut running: FuturesUnordered<Attempting<'_>> = FuturesUnordered::new();
@@ -207,19 +209,23 @@ async fn race<P: Protocol>(
             }
             tokio::select! {
                 biased;
-                Some((rank, addr, outcome)) = running.next(), if !running.is_empty() => match outcome {
-                    Ok(connection) => {
-                        node.known.worked(addr, rank);
-                        return Some(connection);
+                Some((rank, addr, outcome)) = running.next(), if !running.is_empty() => {
+                    open.retain(|(r, a, _)| (*r, *a) != (rank, addr));
+                    match outcome {
+                        Ok(connection) => {
+                            node.known.worked(addr, rank);
+                            return Some(connection);
+                        }
+                        Err(error) => {
+                            note_failure(node, addr, rank, error, &mut failed);
+                            next_at = Instant::now();
+                        }
                     }
-                    Err(error) => {
-                        note_failure(node, addr, rank, error, &mut failed);
-                        next_at = Instant::now();
-                    }
-                },
+                }
                 () = sleep_until(next_at), if waiting.len() > 0 => {
                     if let Some((rank, addr)) = waiting.next() {
                         node.counters.dials.add(1);
+                        open.push((rank, addr, Instant::now()));
                         running.push(Box::pin(async move { (rank, addr, one(node, addr, rank).await) }));
                     }
                     next_at = Instant::now() + node.config.race_stagger.min(Duration::from_secs(60));
@@ -232,7 +238,16 @@ async fn race<P: Protocol>(
         () = node.stopping.cancelled() => None,
         connection = timeout(node.config.dial_timeout, racing) => connection.ok().flatten(),
     };
-    connection.ok_or(failed)
+    connection.ok_or_else(|| {
+        if !node.stopping.is_cancelled() {
+            for (rank, addr, since) in open {
+                // To a tenth of a second: it's for people.
+                let limit = Duration::from_millis(u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX) / 100 * 100);
+                note_failure(node, addr, rank, ConnectError::Timeout { what: "connecting", limit }, &mut failed);
+            }
+        }
+        failed
+    })
 }
 
 fn note_failure<P: Protocol>(node: &Inner<P>, addr: &PeerAddr, rank: usize, error: ConnectError, failed: &mut DialError) {

@@ -11,10 +11,12 @@ use tracing::Instrument;
 use super::{
     config::NodeConfig,
     handler::{Context, Handler},
-    link::{Busy, StreamReader},
+    link::Busy,
     peer::Peer,
     queue::FairQueue,
     runtime::Inner,
+    serving::Served,
+    stream::StreamReader,
     sync::Mutex,
 };
 use crate::protocol::{Overflow, Protocol};
@@ -33,6 +35,8 @@ pub(super) struct Job<M> {
     pub(super) busy: Busy,
     pub(super) work: Work<M>,
     pub(super) received: Instant,
+    /// The place of a request among those that its peer may take back.
+    pub(super) served: Option<Served>,
 }
 
 /// One class: its queue, and what its workers wait for.
@@ -188,7 +192,10 @@ pub(super) async fn work<P: Protocol, H: Handler<P>>(node: Arc<Inner<P>>, class:
 }
 
 async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId, handler: &H, job: Job<P::Message>) {
-    let Job { peer, busy, work, received } = job;
+    let Job { peer, busy, work, received, served } = job;
+    if served.as_ref().is_some_and(Served::is_cancelled) {
+        return;
+    }
     // Nobody waits for the reply to a request of a peer that is gone.
     if peer.is_gone() && matches!(&work, Work::Message(message) if node.protocol.request_id(message).is_some()) {
         return;
@@ -202,15 +209,42 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
     };
     let span = tracing::trace_span!("handle", peer = %peer.id, class = class.0, kind);
     let context = Context::new(node.clone(), peer.clone(), busy, class, received);
+    let progress = match &work {
+        Work::Streamed(_, body) => {
+            body.progress().begin();
+            Some(body.progress())
+        }
+        Work::Message(_) => None,
+    };
     let handling = async {
         match work {
             Work::Message(message) => handler.handle(context, message).await,
             Work::Streamed(head, body) => handler.handle_streamed(context, head, body).await,
         }
     };
-    if AssertUnwindSafe(handling.instrument(span)).catch_unwind().await.is_err() {
-        node.counters.panics.add(1);
-        tracing::error!(peer = %peer.id, class = class.0, kind, "a handler panicked; its worker goes on");
+    let taken_back = async {
+        match &served {
+            Some(served) => served.cancelled().await,
+            None => std::future::pending().await,
+        }
+    };
+    let stalled = async {
+        match &progress {
+            Some(progress) => progress.stalled(node.config.stall_timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        biased;
+        handled = AssertUnwindSafe(handling.instrument(span)).catch_unwind() => if handled.is_err() {
+            node.counters.panics.add(1);
+            tracing::error!(peer = %peer.id, class = class.0, kind, "a handler panicked; its worker goes on");
+        },
+        () = taken_back => {}
+        () = stalled => {
+            node.counters.stalled.add(1);
+            tracing::debug!(peer = %peer.id, class = class.0, kind, "a handler read nothing of a streamed message for too long");
+        }
     }
     counters.handled.add(1);
     counters.handler_time.add_time(begun.elapsed());

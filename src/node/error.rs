@@ -67,11 +67,11 @@ pub enum RequestError {
 
 /// Why a peer couldn't be reached: every attempt that was made.
 #[derive(Debug, Clone, Error)]
-#[error("can't connect to {}: {}", .peer, Attempts(.attempts))]
+#[error("can't connect to {}: {}", .peer, Attempts(.peer, .attempts))]
 pub struct DialError {
     /// Whom.
     pub peer: PeerAddr,
-    /// What was tried, in the order in which it failed. Empty if the node is shutting down or the race ran out of time.
+    /// What was tried, in the order in which it failed. Empty if the node is shutting down.
     pub attempts: Vec<Attempt>,
 }
 
@@ -99,14 +99,32 @@ pub(super) fn is_duplicate(error: &ConnectError) -> bool {
     matches!(error, ConnectError::Refused(closed) if closed.code == peerlane_transport::CloseCode::Duplicate)
 }
 
-struct Attempts<'a>(&'a [Attempt]);
+struct Attempts<'a>(&'a PeerAddr, &'a [Attempt]);
+
+impl Attempts<'_> {
+    /// What may help if nobody has answered at all.
+    fn hint(&self) -> &'static str {
+        let nobody =
+            |error: &ConnectError| matches!(error, ConnectError::Timeout { .. } | ConnectError::Unreachable { .. } | ConnectError::Io(_));
+        match self.1.iter().all(|attempt| nobody(&attempt.error)) {
+            true if !self.1.is_empty() => {
+                " (does a peer listen there? does a firewall stop UDP, which quic needs, or TCP? another transport or more time may help)"
+            }
+            _ => "",
+        }
+    }
+}
 
 impl std::fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (i, attempt) in self.0.iter().enumerate() {
-            write!(f, "{}{}: {}", if i == 0 { "" } else { "; " }, attempt.transport, attempt.error)?;
+        for (i, attempt) in self.1.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { "; " }, attempt.transport)?;
+            if attempt.addr != *self.0 {
+                write!(f, " to {}", attempt.addr)?;
+            }
+            write!(f, ": {}", attempt.error)?;
         }
-        if self.0.is_empty() { f.write_str("no attempt was completed") } else { Ok(()) }
+        f.write_str(if self.1.is_empty() { "no attempt was made: the node is shutting down" } else { self.hint() })
     }
 }
 

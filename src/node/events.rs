@@ -28,7 +28,8 @@ pub enum Event {
         /// Over which transport now.
         transport: &'static str,
     },
-    /// A peer's last connection has ended.
+    /// A peer's last connection has ended. Told once the handlers are done with what came by it, or after five seconds, or
+    /// when the peer is back: always before the next [`PeerConnected`](Self::PeerConnected).
     PeerDisconnected {
         /// Who.
         peer: RemoteId,

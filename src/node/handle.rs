@@ -18,11 +18,11 @@ use super::{
     dial,
     error::{DialError, Listening, PeerSendError, RequestError},
     events::Event,
-    link::{StreamReader, StreamWriter},
     metrics,
     peer::Peer,
     request::{Answer, Ticket},
     runtime::Inner,
+    stream::{StreamReader, StreamWriter},
 };
 use crate::protocol::Protocol;
 
@@ -76,7 +76,7 @@ pub struct Upload<M> {
     pub reply: PendingReply<M>,
 }
 
-/// A reply to come. Dropping it forgets the request.
+/// A reply to come. Dropping it forgets the request, and tells the responder to stop.
 #[derive(Debug)]
 pub struct PendingReply<M> {
     ticket: Ticket<M>,
@@ -91,7 +91,7 @@ impl<M> PendingReply<M> {
     /// [`RequestError::Disconnected`], [`RequestError::Deadline`].
     ///
     /// # Cancel safety
-    /// If the future is dropped, the request is forgotten.
+    /// If the future is dropped, the request is forgotten, and the responder told.
     pub async fn wait(mut self) -> Result<Reply<M>, RequestError> {
         let limit = self.limit;
         match timeout_at(self.deadline, &mut self.ticket.answer).await {
@@ -243,7 +243,8 @@ impl<P: Protocol> NodeHandle<P> {
     /// A [`RequestError`], which says whether the request was sent.
     ///
     /// # Cancel safety
-    /// If the future is dropped, the request is forgotten: it may have been sent, and a late reply is dropped.
+    /// If the future is dropped, the request is forgotten: if it was sent, the responder is told to stop
+    /// ([`Protocol::cancel`]), and a late reply is dropped. The same when the deadline passes.
     pub async fn request(&self, peer: impl Into<RemoteId>, message: P::Message, deadline: Duration) -> Result<P::Message, RequestError> {
         let Reply { message, body } = self.request_streamed(peer, message, deadline).await?;
         match body {
@@ -259,7 +260,8 @@ impl<P: Protocol> NodeHandle<P> {
     /// As [`request`](Self::request).
     ///
     /// # Cancel safety
-    /// If the future or the body is dropped, the responder of a streamed reply is told to stop.
+    /// If the future is dropped before the head has come, as [`request`](Self::request); if the body is, its sender is
+    /// told to stop.
     pub async fn request_streamed(
         &self,
         peer: impl Into<RemoteId>,
@@ -282,7 +284,7 @@ impl<P: Protocol> NodeHandle<P> {
     /// As [`request`](Self::request).
     ///
     /// # Cancel safety
-    /// If the future is dropped, the request is aborted and forgotten.
+    /// If the future is dropped, the request is aborted and forgotten, and the responder told.
     pub async fn upload(
         &self,
         peer: impl Into<RemoteId>,
@@ -304,14 +306,25 @@ impl<P: Protocol> NodeHandle<P> {
         limit: Duration,
     ) -> Result<(Arc<Peer<P::Message>>, PendingReply<P::Message>), RequestError> {
         let peer = self.find(peer)?;
-        let ticket = peer.requests.register()?;
+        let mut ticket = peer.requests.register()?;
         self.0.protocol.with_id(message, ticket.id);
         if self.0.protocol.request_id(message) != Some(ticket.id) {
             return Err(RequestError::NotARequest);
         }
+        ticket.cancel = self.canceller(&peer, ticket.id);
         // A caller's "forever" must not overflow the clock: a year is as good.
         let deadline = Instant::now() + limit.min(Duration::from_secs(365 * 24 * 3600));
         Ok((peer, PendingReply { ticket, deadline, limit }))
+    }
+
+    /// What tells the responder that a request is forgotten: if there's room for that now, since nobody waits for it.
+    fn canceller(&self, peer: &Arc<Peer<P::Message>>, id: u64) -> Option<Box<dyn FnOnce() + Send + Sync>> {
+        let cancel = self.0.protocol.cancel(id)?;
+        let (node, peer) = (self.0.clone(), peer.clone());
+        Some(Box::new(move || {
+            let (class, bytes) = (node.protocol.class_of(&cancel), node.protocol.encode(&cancel));
+            let _ = node.try_send_on(&peer, class, bytes, None);
+        }))
     }
 
     /// Connects to a peer, unless it's connected already. All transports race. The address is remembered; if the

@@ -12,9 +12,10 @@ use super::{
     config::STREAM_REFUSED,
     error::PeerSendError,
     handle::NodeHandle,
-    link::{Busy, StreamReader, StreamWriter},
+    link::Busy,
     peer::Peer,
     runtime::Inner,
+    stream::{StreamReader, StreamWriter},
 };
 use crate::protocol::Protocol;
 
@@ -26,7 +27,8 @@ pub trait Handler<P: Protocol>: Send + Sync + 'static {
     /// Handles a message. It holds a worker of its class until it's done.
     ///
     /// # Cancel safety
-    /// The future is dropped when the node closes before it's done.
+    /// The future is dropped when the node closes before it's done, and when the peer takes its request back
+    /// ([`Protocol::cancel`]). What must be completed once it's begun belongs in a task of its own.
     fn handle(&self, context: Context<P>, message: P::Message) -> impl Future<Output = ()> + Send;
 
     /// Handles a streamed message: its head, if it has one, and the body as it arrives. It holds a worker of its class.
@@ -34,8 +36,11 @@ pub trait Handler<P: Protocol>: Send + Sync + 'static {
     /// The default collects one without a head, up to the class's largest message, and has it handled as a message; one
     /// with a head is stopped.
     ///
+    /// A body of which nothing comes ends in an error, and a handler that reads nothing of a body that goes on is dropped:
+    /// both after [`stall_timeout`](super::NodeConfig::stall_timeout), about.
+    ///
     /// # Cancel safety
-    /// As [`handle`](Self::handle).
+    /// As [`handle`](Self::handle), and dropped when it stalls.
     fn handle_streamed(&self, context: Context<P>, head: Option<P::Message>, body: StreamReader) -> impl Future<Output = ()> + Send {
         async move {
             if head.is_some() {

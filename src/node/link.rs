@@ -5,8 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use bytes::{Bytes, BytesMut};
-use peerlane_transport::{Closed, Connection, MessageReader, MessageWriter, RecvError, SendError};
+use peerlane_transport::{ClassId, Closed, Connection};
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -88,6 +87,15 @@ impl Link {
         self.reading.iter().any(|class| class.load(Ordering::Acquire))
     }
 
+    pub(super) fn reads(&self, class: ClassId) -> bool {
+        self.reading.get(class.index()).is_some_and(|reading| reading.load(Ordering::Acquire))
+    }
+
+    /// Whether messages that came by it are still to be handled.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.is_reading() || self.is_handling()
+    }
+
     /// Waits until `done` holds. Looked at again whenever the link falls idle.
     pub(super) async fn until(&self, done: impl Fn(&Self) -> bool) {
         loop {
@@ -119,98 +127,5 @@ impl Drop for Busy {
         if count.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.link.idle.notify_waiters();
         }
-    }
-}
-
-/// Writes a streamed message to a peer. Dropping it before [`finish`](Self::finish) aborts the message.
-#[derive(Debug)]
-pub struct StreamWriter {
-    writer: MessageWriter,
-    busy: Busy,
-}
-
-impl StreamWriter {
-    pub(super) fn new(writer: MessageWriter, busy: Busy) -> Self {
-        Self { writer, busy }
-    }
-
-    pub(super) fn link(&self) -> &Link {
-        self.busy.link()
-    }
-
-    /// Writes all of `data`, waiting for room; what is queued is taken off its front.
-    ///
-    /// # Errors
-    /// [`SendError::Stopped`] if the receiver doesn't want the rest, [`SendError::Closed`].
-    ///
-    /// # Cancel safety
-    /// Cancel-safe: `data` holds what wasn't queued.
-    pub async fn write(&mut self, data: &mut Bytes) -> Result<(), SendError> {
-        self.writer.write(data).await
-    }
-
-    /// Completes the message.
-    ///
-    /// # Errors
-    /// As [`write`](Self::write).
-    pub fn finish(self) -> Result<(), SendError> {
-        self.writer.finish()
-    }
-
-    /// Gives the message up: the receiver gets [`RecvError::Aborted`] with this code.
-    pub fn abort(self, code: u32) {
-        self.writer.abort(code);
-    }
-}
-
-/// Reads the body of a streamed message. Dropping it before the end tells the sender to stop.
-#[derive(Debug)]
-pub struct StreamReader {
-    /// What came along with the head.
-    first: Bytes,
-    reader: MessageReader,
-    _busy: Busy,
-}
-
-impl StreamReader {
-    pub(super) fn new(first: Bytes, reader: MessageReader, busy: Busy) -> Self {
-        Self { first, reader, _busy: busy }
-    }
-
-    /// The next bytes; `None` at the end.
-    ///
-    /// # Errors
-    /// As [`MessageReader::read`].
-    ///
-    /// # Cancel safety
-    /// Cancel-safe: nothing is taken unless the call completes.
-    pub async fn read(&mut self) -> Result<Option<Bytes>, RecvError> {
-        if !self.first.is_empty() {
-            return Ok(Some(std::mem::take(&mut self.first)));
-        }
-        self.reader.read().await
-    }
-
-    /// Reads to the end, at most `limit` bytes.
-    ///
-    /// # Errors
-    /// [`RecvError::TooLong`] beyond `limit`, else those of [`read`](Self::read).
-    ///
-    /// # Cancel safety
-    /// Not cancel-safe: what was read is lost.
-    pub async fn collect(mut self, limit: usize) -> Result<Bytes, RecvError> {
-        let mut whole = BytesMut::new();
-        while let Some(chunk) = self.read().await? {
-            if whole.len().saturating_add(chunk.len()) > limit {
-                return Err(RecvError::TooLong(limit));
-            }
-            whole.extend_from_slice(&chunk);
-        }
-        Ok(whole.freeze())
-    }
-
-    /// Tells the sender that the rest isn't wanted, and why.
-    pub fn stop(self, code: u32) {
-        self.reader.stop(code);
     }
 }

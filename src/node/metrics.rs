@@ -45,6 +45,8 @@ pub(super) struct ClassCounters {
     pub(super) overloaded: Count,
     pub(super) dropped: Count,
     pub(super) unmatched: Count,
+    pub(super) cancelled: Count,
+    pub(super) late: Count,
     pub(super) replies_lost: Count,
 }
 
@@ -52,6 +54,7 @@ pub(super) struct ClassCounters {
 #[derive(Debug, Default)]
 pub(super) struct NodeCounters {
     pub(super) panics: Count,
+    pub(super) stalled: Count,
     pub(super) dials: Count,
     pub(super) dials_failed: Count,
     pub(super) accepted: Count,
@@ -154,6 +157,7 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
         ("peerlane_accepts_failed", "Arrivals that did not", &own.accepts_failed),
         ("peerlane_moves", "Peers moved to another connection", &own.moves),
         ("peerlane_handler_panics", "Handlers that panicked", &own.panics),
+        ("peerlane_handler_stalls", "Handlers that read nothing of a streamed message for too long", &own.stalled),
     ] {
         table.count(name, help, &[], count.get());
     }
@@ -201,6 +205,8 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
                 ("peerlane_overloaded", "Requests answered that there's no room", own.overloaded.get()),
                 ("peerlane_dropped", "Messages dropped for want of a handler's time", own.dropped.get()),
                 ("peerlane_unmatched", "Replies that nobody waited for", own.unmatched.get()),
+                ("peerlane_cancelled", "Requests that the peer took back", own.cancelled.get()),
+                ("peerlane_late", "Messages of a Fifo class that came by a lost connection after another's", own.late.get()),
                 ("peerlane_replies_lost", "Replies that found no room or no connection", own.replies_lost.get()),
             ] {
                 table.count(name, help, &labels, value);

@@ -10,7 +10,7 @@
 //! # Provided
 //! One logical connection per peer, whatever the transport; transports race, and a better one takes over later without
 //! losing, repeating or (in Fifo classes) reordering a message. Peers to keep are dialed again with jittered delays.
-//! Each request is answered once or fails once. Handlers of one class never run on another's workers, and no peer takes
+//! Each request is answered once or fails once, and one that nobody waits for any more is cancelled at its responder. Handlers of one class never run on another's workers, and no peer takes
 //! them all. Everything is bounded, and every task ends with the node.
 //!
 //! # Not provided
@@ -27,6 +27,7 @@ mod error;
 mod events;
 mod handle;
 mod handler;
+mod limits;
 mod link;
 mod listen;
 mod metrics;
@@ -36,6 +37,8 @@ mod registry;
 mod request;
 mod runtime;
 mod seen;
+mod serving;
+mod stream;
 mod sync;
 
 pub use broadcast::{Broadcast, Outcome, Selection};
@@ -45,5 +48,6 @@ pub use error::{Attempt, DialError, Listening, PeerSendError, RequestError, Star
 pub use events::Event;
 pub use handle::{NodeHandle, PeerInfo, PendingReply, Reply, Upload};
 pub use handler::{Context, Handler, Silent};
-pub use link::{StreamReader, StreamWriter};
+pub use limits::NodeLimits;
 pub use seen::SeenSet;
+pub use stream::{StreamReader, StreamWriter};

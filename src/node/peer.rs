@@ -6,10 +6,15 @@
 //! never close a different one each, even if they prefer different transports.
 //!
 //! Messages of Fifo classes take one link at a time. When it gives way, the next one carries them only after the old
-//! one is drained; and the receiver hands over what came by the old one first.
+//! one is drained; and the receiver hands over what came by the old one first. When a link dies, what was on its way may be
+//! lost. The sender takes the next link at once, and the receiver may not know yet: then messages come by two links that
+//! both seem to live. Those by the second one wait until one of the two has ended: if it's the first, they go on after all
+//! that came by it; if it's the second itself, they're too late, and not handed over. So a message comes once or not at
+//! all, and never out of order.
 
 use std::{
     cmp::Reverse,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -28,6 +33,7 @@ use super::{
     metrics::{ClassCounters, add_stats},
     queue::PeerKey,
     request::Requests,
+    serving::Serving,
     sync::Mutex,
 };
 
@@ -37,6 +43,8 @@ struct Seat {
     link: Arc<Link>,
     /// It has answered a life sign, or was the only one when it came.
     proven: bool,
+    /// It has answered one since the last link came: only then do others give way to it.
+    answered: bool,
     /// It gives way: its turn among those that do. What came by it is handed over before what came by later ones.
     retiring: Option<u64>,
     /// Nothing can be sent on it any more.
@@ -51,6 +59,10 @@ struct State {
     ended: Vec<(u64, Arc<Link>)>,
     /// The link that Fifo classes take.
     fifo: Option<u64>,
+    /// The link by which the messages of a Fifo class come, by class.
+    fifo_in: BTreeMap<ClassId, u64>,
+    /// Links that have ended, while their messages are still to be handled. Each holds a place in a queue or a worker.
+    unfinished: Vec<Arc<Link>>,
     turns: u64,
     /// The best link when it was last asked for.
     carrying: Option<u64>,
@@ -72,6 +84,8 @@ pub(super) struct Peer<M> {
     /// Something about its links changed.
     pub(super) changed: Notify,
     pub(super) requests: Arc<Requests<M>>,
+    /// The peer's requests here.
+    pub(super) serving: Arc<Serving>,
     pub(super) counters: Vec<ClassCounters>,
     pub(super) malformed: AtomicU64,
     /// What links that have ended had counted, by class.
@@ -103,7 +117,11 @@ impl<M> Peer<M> {
         local: &PeerId,
         classes: usize,
         requests: Arc<Requests<M>>,
+        earlier: Vec<Arc<Link>>,
     ) -> Self {
+        // What came by links of an earlier life is handed over before what comes by those of this one.
+        let ended: Vec<_> = (1..).zip(earlier).collect();
+        let state = State { turns: ended.len() as u64, ended, ..State::default() };
         let greater = peer_id.is_none_or(|peer| local.as_bytes() > peer.as_bytes());
         Self {
             key,
@@ -111,9 +129,10 @@ impl<M> Peer<M> {
             peer_id,
             decides: greater,
             own_dial_wins: !greater,
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Notify::new(),
             requests,
+            serving: Arc::default(),
             counters: (0..classes).map(|_| ClassCounters::default()).collect(),
             malformed: AtomicU64::new(0),
             past: Mutex::new(vec![ClassStats::default(); classes]),
@@ -127,8 +146,9 @@ impl<M> Peer<M> {
             return Seated::TooMany;
         }
         let first = state.seats.is_empty();
-        state.seats.push(Seat { link, proven: first, retiring: None, draining: false });
+        state.seats.push(Seat { link, proven: first, answered: false, retiring: None, draining: false });
         if !first {
+            state.seats.iter_mut().for_each(|seat| seat.answered = false);
             state.seats.iter().for_each(|seat| seat.link.probe.notify_one());
         }
         drop(state);
@@ -202,7 +222,7 @@ impl<M> Peer<M> {
     /// The link has answered a life sign.
     pub(super) fn proven(&self, link: u64) {
         if let Some(seat) = self.state.lock().seats.iter_mut().find(|seat| seat.link.number == link) {
-            seat.proven = true;
+            (seat.proven, seat.answered) = (true, true);
         }
         self.changed.notify_waiters();
     }
@@ -231,7 +251,7 @@ impl<M> Peer<M> {
         let stays = state.seats.iter().min_by_key(|seat| self.rank(seat));
         let leaves = state.seats.iter().max_by_key(|seat| self.rank(seat));
         if let (Some(stays), Some(leaves)) = (stays, leaves)
-            && stays.proven
+            && stays.answered
             && stays.link.number != leaves.link.number
             && !(patient && leaves.link.is_streaming())
         {
@@ -274,6 +294,10 @@ impl<M> Peer<M> {
         if link.is_reading() {
             state.ended.push((turn, link.clone()));
         }
+        state.unfinished.retain(|link| link.is_unfinished());
+        if link.is_unfinished() {
+            state.unfinished.push(link.clone());
+        }
         if state.ended.len() > ENDED_PER_PEER {
             state.ended.remove(0).1.abandon.cancel();
         }
@@ -287,24 +311,62 @@ impl<M> Peer<M> {
         heir
     }
 
-    /// Waits until what came by links that gave way before this one is handed over: order across a move.
-    pub(super) async fn turn(&self, link: &Link, class: ClassId) {
-        while !self.is_turn(link, class) {
+    /// Waits until it's the turn of a message of a Fifo class that came by this link: order across a move and a loss.
+    /// `false`: it's too late for that, messages that its sender sent later were handed over.
+    pub(super) async fn turn(&self, link: &Link, class: ClassId) -> bool {
+        let mut probed = false;
+        loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             changed.as_mut().enable();
-            if self.is_turn(link, class) {
-                return;
+            if let Some(before) = self.before(link, class) {
+                tokio::select! {
+                    biased;
+                    // A link of an earlier life tells nobody but who asks it.
+                    () = before.until(|before| !before.reads(class)) => {}
+                    () = changed => {}
+                }
+                continue;
+            }
+            let Some(current) = self.comes_by(link, class) else { return true };
+            // Two links that both seem to live: the sender has left one of them, and its end will show which.
+            // A link that was drained was no dead one.
+            if link.ended.get().is_some_and(|ended| !ended.drained) {
+                return false;
+            }
+            if !std::mem::replace(&mut probed, true) {
+                [link, &current].into_iter().for_each(|link| link.probe.notify_one());
             }
             changed.await;
         }
     }
 
-    fn is_turn(&self, link: &Link, class: ClassId) -> bool {
+    /// A link whose messages of the class come before this one's, and are not all handed over.
+    fn before(&self, link: &Link, class: ClassId) -> Option<Arc<Link>> {
         let state = self.state.lock();
         let retiring = state.seats.iter().filter_map(|seat| Some((seat.retiring?, &seat.link)));
         let before = || retiring.clone().chain(state.ended.iter().map(|(turn, link)| (*turn, link)));
         let own = before().find(|(_, l)| l.number == link.number).map_or(u64::MAX, |(turn, _)| turn);
-        !before().any(|(turn, l)| turn < own && l.reading.get(class.index()).is_some_and(|reading| reading.load(Ordering::Acquire)))
+        before().find(|(turn, l)| *turn < own && l.reads(class)).map(|(_, l)| l.clone())
+    }
+
+    /// The messages of a Fifo class come by this link from now on, unless they come by another one that seems to live: which.
+    fn comes_by(&self, link: &Link, class: ClassId) -> Option<Arc<Link>> {
+        let mut state = self.state.lock();
+        let current = state.fifo_in.get(&class).copied().filter(|current| *current != link.number);
+        let living = state.seats.iter().find(|seat| Some(seat.link.number) == current && seat.retiring.is_none());
+        let living = living.map(|seat| seat.link.clone());
+        if living.is_none() {
+            state.fifo_in.insert(class, link.number);
+        }
+        living
+    }
+
+    /// Waits until all messages that came by links which have ended are handled.
+    pub(super) async fn finished(&self) {
+        let unfinished = self.state.lock().unfinished.clone();
+        for link in unfinished {
+            link.until(|link| !link.is_unfinished()).await;
+        }
     }
 
     /// The reader of a class has handed over everything.

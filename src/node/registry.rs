@@ -14,10 +14,11 @@ use peerlane_transport::{
     identity::{PeerId, RemoteId},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast};
 
 use super::{
     config::ENDED_PER_PEER,
+    events::Event,
     link::Link,
     peer::{Peer, Seated},
     queue::PeerKey,
@@ -32,7 +33,7 @@ const FIRST_IDS: u64 = 1 << 40;
 /// The peers with a connection, by ID. Bounded by [`peers`](super::NodeConfig::peers).
 #[derive(Debug)]
 pub(super) struct Registry<M> {
-    peers: Mutex<BTreeMap<RemoteId, Arc<Peer<M>>>>,
+    table: Mutex<Table<M>>,
     /// A peer came or went.
     pub(super) changed: Notify,
     numbers: AtomicU64,
@@ -46,6 +47,15 @@ pub(super) struct Registry<M> {
     lingering: Mutex<VecDeque<(RemoteId, Arc<Link>)>>,
     limit: usize,
     seed: u64,
+    events: broadcast::Sender<Event>,
+}
+
+/// The peers, and those that are gone while that isn't told yet.
+#[derive(Debug)]
+struct Table<M> {
+    peers: BTreeMap<RemoteId, Arc<Peer<M>>>,
+    /// At most one of an ID: who comes back has its going told first.
+    leaving: BTreeMap<RemoteId, (Arc<Peer<M>>, Closed)>,
 }
 
 /// What came of a connection.
@@ -60,9 +70,9 @@ pub(super) enum Added<M> {
 }
 
 impl<M> Registry<M> {
-    pub(super) fn new(local: PeerId, classes: usize, requests: usize, limit: usize, seed: u64) -> Self {
+    pub(super) fn new(local: PeerId, classes: usize, requests: usize, limit: usize, seed: u64, events: broadcast::Sender<Event>) -> Self {
         Self {
-            peers: Mutex::default(),
+            table: Mutex::new(Table { peers: BTreeMap::new(), leaving: BTreeMap::new() }),
             changed: Notify::new(),
             numbers: AtomicU64::new(1),
             local,
@@ -72,6 +82,7 @@ impl<M> Registry<M> {
             lingering: Mutex::default(),
             limit,
             seed,
+            events,
         }
     }
 
@@ -79,7 +90,8 @@ impl<M> Registry<M> {
     pub(super) fn add(&self, connection: Connection, rank: usize, wanted: bool) -> Added<M> {
         let remote = connection.remote();
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let mut peers = self.peers.lock();
+        let mut table = self.table.lock();
+        let Table { peers, leaving } = &mut *table;
         let link = Arc::new(Link::new(number, connection, rank));
         let peer = match peers.get(&remote.id).filter(|peer| !peer.is_gone()) {
             Some(peer) => peer.clone(),
@@ -87,13 +99,23 @@ impl<M> Registry<M> {
             None => {
                 let peer_id = remote.peer_id();
                 let requests = Requests::new(self.requests, self.first_ids.lock().random_range(1..FIRST_IDS));
-                let peer = Arc::new(Peer::new(self.key(&remote.id), remote.id.clone(), peer_id, &self.local, self.classes, requests));
+                let earlier = self.lingering(&remote.id);
+                let key = self.key(&remote.id);
+                let peer = Arc::new(Peer::new(key, remote.id.clone(), peer_id, &self.local, self.classes, requests, earlier));
+                if let Some((_, why)) = leaving.remove(&remote.id) {
+                    self.emit(Event::PeerDisconnected { peer: remote.id.clone(), why });
+                }
                 peers.insert(remote.id, peer.clone());
                 peer
             }
         };
         let seated = peer.seat(link.clone());
-        drop(peers);
+        if let Seated::First = seated {
+            // Under the lock, so that its going can't be told before.
+            let (transport, dialed) = (link.connection.transport(), link.connection.dialed());
+            self.emit(Event::PeerConnected { peer: peer.id.clone(), transport, dialed });
+        }
+        drop(table);
         self.changed.notify_waiters();
         match seated {
             Seated::First => Added::First(peer, link),
@@ -104,17 +126,41 @@ impl<M> Registry<M> {
 
     /// Takes a peer without links out; whether it was one.
     pub(super) fn remove_if_empty(&self, peer: &Arc<Peer<M>>, closed: &Closed) -> bool {
-        let mut peers = self.peers.lock();
+        let mut table = self.table.lock();
         if !peer.is_empty() || peer.is_gone() {
             return false;
         }
         self.linger(&peer.id, peer.end(closed.clone()));
-        if peers.get(&peer.id).is_some_and(|known| Arc::ptr_eq(known, peer)) {
-            peers.remove(&peer.id);
+        if table.peers.get(&peer.id).is_some_and(|known| Arc::ptr_eq(known, peer)) {
+            table.peers.remove(&peer.id);
         }
-        drop(peers);
+        table.leaving.insert(peer.id.clone(), (peer.clone(), closed.clone()));
+        drop(table);
         self.changed.notify_waiters();
         true
+    }
+
+    /// Tells that a peer is gone, unless it was told because it's back.
+    pub(super) fn say_gone(&self, peer: &Arc<Peer<M>>) {
+        let mut table = self.table.lock();
+        if table.leaving.get(&peer.id).is_some_and(|(leaving, _)| Arc::ptr_eq(leaving, peer))
+            && let Some((_, why)) = table.leaving.remove(&peer.id)
+        {
+            self.emit(Event::PeerDisconnected { peer: peer.id.clone(), why });
+        }
+    }
+
+    fn emit(&self, event: Event) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    /// The ended connections of a peer that comes back, oldest first: from now on they're the new one's.
+    fn lingering(&self, id: &RemoteId) -> Vec<Arc<Link>> {
+        let mut lingering = self.lingering.lock();
+        let (its, others): (VecDeque<_>, VecDeque<_>) = lingering.drain(..).partition(|(of, _)| of == id);
+        *lingering = others;
+        its.into_iter().map(|(_, link)| link).filter(|link| link.is_reading()).collect()
     }
 
     /// See [`PeerKey`].
@@ -140,11 +186,11 @@ impl<M> Registry<M> {
     }
 
     pub(super) fn get(&self, id: &RemoteId) -> Option<Arc<Peer<M>>> {
-        self.peers.lock().get(id).cloned()
+        self.table.lock().peers.get(id).cloned()
     }
 
     /// All, in the order of their IDs.
     pub(super) fn peers(&self) -> Vec<Arc<Peer<M>>> {
-        self.peers.lock().values().cloned().collect()
+        self.table.lock().peers.values().cloned().collect()
     }
 }

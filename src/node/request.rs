@@ -7,7 +7,8 @@ use tokio::sync::oneshot;
 
 use super::{
     error::RequestError,
-    link::{Ended, Link, StreamReader},
+    link::{Ended, Link},
+    stream::StreamReader,
     sync::Mutex,
 };
 
@@ -51,18 +52,30 @@ pub(super) struct Requests<M> {
     limit: usize,
 }
 
-/// A request's place in the table. Dropping it forgets the request: a late reply finds nobody.
-#[derive(Debug)]
+/// A request's place in the table. Dropping it forgets the request: a late reply finds nobody, and the responder is told.
 pub(super) struct Ticket<M> {
     requests: Arc<Requests<M>>,
     pub(super) id: u64,
     pub(super) answer: oneshot::Receiver<Result<Answer<M>, RequestError>>,
+    /// Tells the responder.
+    pub(super) cancel: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+impl<M> std::fmt::Debug for Ticket<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl<M> Drop for Ticket<M> {
     fn drop(&mut self) {
         let forgotten = self.requests.table.lock().pending.remove(&self.id);
-        drop(forgotten);
+        // One that was answered, or never sent, is none of the responder's business any more.
+        if forgotten.is_some_and(|pending| pending.sent.is_some())
+            && let Some(cancel) = self.cancel.take()
+        {
+            cancel();
+        }
     }
 }
 
@@ -84,7 +97,7 @@ impl<M> Requests<M> {
         // 2^63 requests at a million a second take 292,000 years; signed 64-bit IDs of some protocols are kept in mind.
         table.next = id.wrapping_add(1) & (u64::MAX >> 1);
         table.pending.insert(id, Pending { answer: sender, sent: None, _expecting: None });
-        Ok(Ticket { requests: self.clone(), id, answer })
+        Ok(Ticket { requests: self.clone(), id, answer, cancel: None })
     }
 
     /// The request was queued on `link`. If the link has ended meanwhile, its end is the request's, unless all that was

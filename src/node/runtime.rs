@@ -19,10 +19,11 @@ use super::{
     dispatch::Dispatch,
     error::{Listening, PeerSendError},
     events::Event,
-    link::{Link, StreamWriter},
+    link::Link,
     metrics::NodeCounters,
     peer::{Peer, Route},
     registry::Registry,
+    stream::StreamWriter,
     sync::Mutex,
 };
 use crate::protocol::{MAX_HEAD, Protocol};
@@ -70,11 +71,12 @@ impl<P: Protocol> Inner<P> {
         let Parts { protocol, local, transports, config, listening, seed } = parts;
         let classes = protocol.classes();
         let dispatch = classes.iter().map(|(id, c)| Dispatch::new(id, c.order, c.max_message, protocol.overflow(id), &config)).collect();
+        let events = broadcast::Sender::new(config.events.clamp(1, 1 << 20));
         Arc::new(Self {
-            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers, seed),
+            registry: Registry::new(local.peer_id(), classes.len(), config.requests_per_peer, config.peers, seed, events.clone()),
             dispatch,
             known: Known::new(config.known_peers),
-            events: broadcast::Sender::new(config.events.clamp(1, 1 << 20)),
+            events,
             counters: NodeCounters::default(),
             rng: Mutex::new(StdRng::seed_from_u64(seed)),
             stopping: CancellationToken::new(),
@@ -185,7 +187,7 @@ impl<P: Protocol> Inner<P> {
             let busy = link.streaming();
             match link.connection.open(class).await {
                 Ok(writer) => {
-                    let mut writer = StreamWriter::new(writer, busy);
+                    let mut writer = StreamWriter::new(writer, self.config.stall_timeout, busy);
                     writer.write(&mut head).await?;
                     return Ok(writer);
                 }

@@ -17,7 +17,11 @@ use peerlane_transport::{
     TrySend,
     identity::{Identity, RemoteId},
 };
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Belief, BeliefError, Include, MAX_BELIEF, Merged, Store, StoreMergeError};
@@ -36,7 +40,7 @@ const ROUND: usize = 1016;
 /// A MISSING_DATA that isn't answered within this counts as answered with nothing.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Beliefs remembered as merged or proven invalid, and for how long.
-const SEEN: (usize, Duration) = (4096, Duration::from_secs(600));
+pub(super) const SEEN: (usize, Duration) = (4096, Duration::from_secs(600));
 
 /// All single-message beliefs replace each other while they wait.
 const BELIEF_KEY: u64 = 0;
@@ -166,12 +170,13 @@ impl Gossip {
         text
     }
 
-    /// Ends the sending task and all acquisitions, and waits for them.
+    /// Ends the sending task, all acquisitions and the store's collections, and waits for the former two.
     ///
     /// # Cancel safety
     /// Cancel-safe.
     pub async fn stop(&self) {
         self.stop.cancel();
+        self.store.end_collections();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -183,7 +188,15 @@ impl Gossip {
         let gossip = self.clone();
         let mut events = node.events();
         self.tasks.spawn(async move {
+            let mut collecting: Option<JoinHandle<()>> = None;
             loop {
+                if collecting.as_ref().is_none_or(JoinHandle::is_finished) && gossip.store.wants_collection() {
+                    let store = gossip.store.clone();
+                    collecting = Some(tokio::task::spawn_blocking(move || match store.collect() {
+                        Ok(collected) => tracing::debug!(?collected, "cells of older roots were let go"),
+                        Err(error) => tracing::error!(%error, "a collection failed"),
+                    }));
+                }
                 tokio::select! {
                     biased;
                     () = gossip.stop.cancelled() => return,
@@ -296,7 +309,8 @@ impl Gossip {
             known(self);
             return Ok(());
         }
-        let penned = lock(&self.pen).put(root, from, message.branches.iter().cloned(), Instant::now());
+        let trusted = node.peer(from.clone()).is_some_and(|peer| peer.trusted);
+        let penned = lock(&self.pen).put(root, from, trusted, message.branches.iter().cloned(), Instant::now());
         match penned {
             // It waits for its last part if there are several; nothing is asked for before.
             Penned::First | Penned::Joined if belief.is_last() => {
@@ -372,7 +386,11 @@ impl Gossip {
             }
             let sources = lock(&self.pen).sources(&root);
             let asking = Asking { node, counters: &self.counters };
-            let fetched = acquire(&asking, &sources, &missing, &profile).await;
+            let deadline = lock(&self.pen).deadline(&root).unwrap_or_else(Instant::now);
+            let Ok(fetched) = timeout_at(deadline, acquire(&asking, &sources, &missing, &profile)).await else {
+                self.counters.discarded.fetch_add(1, Ordering::Relaxed);
+                return lock(&self.pen).done(&root);
+            };
             let acquired = fetched.cells.len();
             self.counters.acquired.fetch_add(acquired as u64, Ordering::Relaxed);
             let before = staging.bytes();

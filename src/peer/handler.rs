@@ -76,6 +76,8 @@ impl Handler<Cad015> for PeerHandler {
                 None
             }
             MessageType::Challenge => Some(self.respond(&context, &message)),
+            // The node has seen to it; one that names nothing comes here.
+            MessageType::Cancel => None,
             MessageType::Goodbye => {
                 tracing::debug!(peer = %context.peer(), "GOODBYE");
                 None

@@ -127,7 +127,8 @@ pub struct Step {
 
 /// Appends operations to their accounts' logs, each in its turn: O(log n) cells per account, whatever the number.
 ///
-/// `staged` holds what the operations' cells refer to; `held` is the store.
+/// `staged` holds what the operations' cells refer to; `held` is the store. After one with a wrong sequence, those of its
+/// account that follow in the batch are refused too.
 ///
 /// # Errors
 /// [`TreeError`] when the store's own cells are missing or malformed. A wrong sequence is that operation's result, not an error.
@@ -144,6 +145,7 @@ pub fn append(
     let mut writer = Writer::new(profile, &mut cells);
     let mut logs: BTreeMap<Account, AccountChange> = BTreeMap::new();
     let mut results = Vec::with_capacity(batch.len());
+    let mut failed = HashSet::new();
     for operation in batch {
         let account = operation.account;
         let change = match logs.entry(account) {
@@ -156,14 +158,19 @@ pub fn append(
         };
         let next = change.log.len() + 1;
         let link = writer.link(Cell::Signed(Box::new(operation.signed.clone())))?;
-        results.push(if operation.sequence == next {
+        // What follows one that failed was signed to come after it.
+        let wrong = Err(WrongSequence { got: operation.sequence, next });
+        results.push(if failed.contains(&account) {
+            wrong
+        } else if operation.sequence == next {
             change.log = writer.vector_push(&change.log, link)?;
             change.added.push(operation);
             Ok(Appended::New)
         } else if operation.sequence < next && writer.reader().vector_get(&change.log, operation.sequence - 1)? == Some(link) {
             Ok(Appended::Already)
         } else {
-            Err(WrongSequence { got: operation.sequence, next })
+            failed.insert(account);
+            wrong
         });
     }
     Ok((finish(profile, held, cells, root, logs)?, results))

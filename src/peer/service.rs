@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use peerlane_transport::identity::PeerId;
 use tokio::{
-    sync::{Mutex, Notify},
+    sync::{Mutex, Notify, Semaphore},
     time::Instant,
 };
 
@@ -23,6 +23,9 @@ pub const STATUS_AGE: Duration = Duration::from_secs(1);
 
 /// Bytes of cells in one DATA: it stays below the data class's 1 MiB.
 pub const MAX_DATA: usize = 768 * 1024;
+
+/// Requests of one kind that work on the store at once. Count: as many as a node has workers for a class.
+pub(super) const DESKS: usize = 16;
 
 /// What a peer says of itself: the value of the RESULT to STATUS, `[root peer network accounts operations keys cells uptime]`,
 /// the last in milliseconds.
@@ -82,13 +85,32 @@ pub struct Service {
     started: Instant,
     status: Mutex<Option<(Instant, Message)>>,
     changed: Arc<Notify>,
+    desks: Desks,
+}
+
+/// Work on the store in progress, by what is asked, so that none takes another's. A request that is taken back frees its
+/// worker at once, and the work goes on until it's done: without a bound of its own, who asks and takes back would fill our
+/// memory with it.
+#[derive(Debug)]
+struct Desks {
+    query: Arc<Semaphore>,
+    transact: Arc<Semaphore>,
+    data: Arc<Semaphore>,
+    status: Arc<Semaphore>,
+}
+
+impl Desks {
+    fn new() -> Self {
+        let desk = || Arc::new(Semaphore::new(DESKS));
+        Self { query: desk(), transact: desk(), data: desk(), status: desk() }
+    }
 }
 
 impl Service {
     /// A service of this store. `changed` is notified when TRANSACT has added something.
     #[must_use]
     pub fn new(store: Arc<Store>, peer: PeerId, network: &str, changed: Arc<Notify>) -> Self {
-        Self { store, peer, network: network.to_owned(), started: Instant::now(), status: Mutex::new(None), changed }
+        Self { store, peer, network: network.to_owned(), started: Instant::now(), status: Mutex::new(None), changed, desks: Desks::new() }
     }
 
     /// The answer to a request; `None` for what isn't one, or isn't this service's.
@@ -109,17 +131,25 @@ impl Service {
             Payload::Status { id } => self.status(id).await,
             Payload::Ping { id } => Message::result(id, Ref::Embedded(Arc::new(Cell::Integer(clock_ms())))),
             Payload::Query { id, form } => match Query::read(&form, &message.cells(), &profile) {
-                Ok(query) => self.blocking(id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?)).await,
+                Ok(query) => {
+                    self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?))
+                        .await
+                }
                 Err(error) => Message::error(id, &code_of(&error), &error.to_string()),
             },
             Payload::Transact { id, operations } => {
                 let cells = message.cells();
-                let answer = self.blocking(id, move |store| transact(store, id, &operations, &cells)).await;
-                self.changed.notify_one();
-                answer
+                let changed = self.changed.clone();
+                self.blocking(&self.desks.transact, id, move |store| {
+                    let answer = transact(store, id, &operations, &cells);
+                    // Here, because who asked may have given up, and the operations are in all the same.
+                    changed.notify_one();
+                    answer
+                })
+                .await
             }
             Payload::MissingData { id, hashes } => {
-                self.blocking(id, move |store| {
+                self.blocking(&self.desks.data, id, move |store| {
                     let snapshot = store.snapshot()?;
                     let cells: Vec<_> = hashes.iter().map(|hash| Some((*hash, snapshot.get(hash)?))).collect();
                     Message::data(id, &cells, MAX_DATA, store.profile()).map_err(|_| StoreError::from(TreeError::WrongType("data")))
@@ -140,7 +170,7 @@ impl Service {
         }
         let (peer, network, uptime) = (self.peer, self.network.clone(), self.started.elapsed());
         let status = self
-            .blocking(id, move |store| {
+            .blocking(&self.desks.status, id, move |store| {
                 let snapshot = store.snapshot()?;
                 let status = Status { root: snapshot.root()?, peer, network, counts: snapshot.counts()?, uptime };
                 let mut cells = MemoryCells::default();
@@ -154,9 +184,21 @@ impl Service {
     }
 
     /// Work on the store, which blocks on the disk, off the runtime's threads.
-    async fn blocking(&self, id: u64, work: impl FnOnce(&Store) -> Result<Message, StoreError> + Send + 'static) -> Message {
+    async fn blocking(
+        &self,
+        desk: &Arc<Semaphore>,
+        id: u64,
+        work: impl FnOnce(&Store) -> Result<Message, StoreError> + Send + 'static,
+    ) -> Message {
         let store = self.store.clone();
-        match tokio::task::spawn_blocking(move || work(&store)).await {
+        // Never closed.
+        let place = desk.clone().acquire_owned().await;
+        let working = tokio::task::spawn_blocking(move || {
+            let answer = work(&store);
+            drop(place);
+            answer
+        });
+        match working.await {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 tracing::error!(%error, "the store failed");
@@ -225,13 +267,16 @@ mod tests {
     use ed25519_dalek::SigningKey;
     use peerlane_transport::identity::Identity;
 
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::peer::{Answer, Edit};
 
-    const NATIVE: Profile = Profile::NATIVE;
+    /// The profile of the network of these tests.
+    static NATIVE: LazyLock<Profile> = LazyLock::new(|| Profile::NATIVE.in_network("test"));
 
     fn service() -> Service {
-        let store = Arc::new(Store::in_memory("test", NATIVE).unwrap());
+        let store = Arc::new(Store::in_memory("test", *NATIVE).unwrap());
         Service::new(store, Identity::from_seed(&[1; 32]).unwrap().peer_id(), "test", Arc::default())
     }
 
@@ -273,6 +318,26 @@ mod tests {
         {
             assert!(read_outcome(&answer, &NATIVE).unwrap().error.is_some());
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_for_one_network_holds_in_no_other() {
+        // The same account, the same operations, and a peer of another network.
+        let store = Arc::new(Store::in_memory("elsewhere", *NATIVE).unwrap());
+        let other = Service::new(store.clone(), Identity::from_seed(&[1; 32]).unwrap().peer_id(), "elsewhere", Arc::default());
+        assert_eq!(ask(&other, &transact(&[(1, 1)])).await.error, Some(ErrorCode::Signature));
+        assert_eq!(store.snapshot().unwrap().counts().unwrap().operations, 0);
+        // Nor by gossip: the lattice of the one is proven invalid to the other.
+        let here = service();
+        assert_eq!(ask(&here, &transact(&[(1, 1)])).await.error, None);
+        let snapshot = here.store.snapshot().unwrap();
+        let theirs = here.store.belief(0, crate::peer::Include::All).root;
+        assert!(matches!(store.merge(&theirs, &snapshot, 100), Err(crate::peer::StoreMergeError::Invalid(_))));
+        let key = SigningKey::from_bytes(&[1; 32]);
+        let belief = here.store.belief(0, crate::peer::Include::All).messages(&key, 1, crate::peer::MAX_BELIEF, here.store.profile());
+        let belief = belief.unwrap().remove(0);
+        assert!(crate::peer::Belief::open(&belief, here.store.profile()).is_ok());
+        assert!(matches!(crate::peer::Belief::open(&belief, store.profile()), Err(crate::peer::BeliefError::Signature(_))));
     }
 
     #[tokio::test]

@@ -58,6 +58,11 @@ impl Snapshot {
         Ok(reader.vector_iter(log, 0..count).map(|item| operation(&reader, &item?)).collect())
     }
 
+    /// The value IDs of all cells held, in order.
+    pub(super) fn ids(&self) -> Result<impl Iterator<Item = Result<ValueId, StoreError>> + use<>, StoreError> {
+        Ok(self.cells.range::<[u8; 32]>(..)?.map(|entry| Ok(ValueId(entry?.0.value()))))
+    }
+
     /// The value ID of the root.
     ///
     /// # Errors

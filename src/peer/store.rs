@@ -13,7 +13,7 @@
 //!
 //! *Complete.* A cell is written in the transaction that makes it part of the root, with everything below it. So what's held is whole, and a
 //! merge needs to look only at what isn't held. Cells that a newer root no longer uses stay: a peer may be acquiring the
-//! older root. There is no garbage collection.
+//! older root. They're collected now and then ([`Store::collect`]), so that the store holds at most half again what it needs.
 //!
 //! *Equivocation.* When one is decided against operations held here, the account's derived state is played again from its first
 //! operation: O(length of its log), the one change that isn't O(log n). Only an account that signs twice pays with its log; who passes
@@ -24,7 +24,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
 
 use bytes::Bytes;
 use redb::{
@@ -33,6 +33,7 @@ use redb::{
 };
 
 use super::belief::{BeliefDelta, in_use};
+use super::collect::{Growth, Since};
 use super::lattice::{self, Appended, Change, Equivocation, MergeError, Step, WrongSequence};
 use super::operation::{Account, Verified};
 use super::snapshot::Snapshot;
@@ -42,7 +43,7 @@ use crate::cell::{
 };
 
 /// The layout that this code writes and reads.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// The file within the data directory.
 const FILE: &str = "peer.redb";
@@ -57,7 +58,7 @@ pub const MAX_RECENT: usize = 8 << 20;
 pub const MAX_EQUIVOCATIONS: u64 = 10_000;
 
 /// Pages that redb keeps in memory, in bytes. Its default is 1 GiB.
-const CACHE: usize = 64 << 20;
+pub(super) const CACHE: usize = 64 << 20;
 
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta");
 pub(super) const CELLS: TableDefinition<'static, [u8; 32], &[u8]> = TableDefinition::new("cells");
@@ -81,7 +82,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// It was written by another version.
-    #[error("the data directory {} has format {found}, this version reads format {FORMAT}", path.display())]
+    #[error("the data directory {} has format {found}, this version reads format {FORMAT}: take an empty one, and what other peers hold comes from them; or run the version that wrote it", path.display())]
     Version {
         /// The data directory.
         path: PathBuf,
@@ -176,15 +177,22 @@ pub struct Store {
     writing: Mutex<()>,
     /// Held for a moment only: async callers ask for the root while a change is being written.
     state: Mutex<State>,
+    /// One collection at a time.
+    pub(super) collecting: Mutex<()>,
+    /// No collection any more: the process is to end.
+    pub(super) ending: AtomicBool,
 }
 
 /// What's known without asking the database.
 #[derive(Debug)]
-struct State {
-    root: Index,
+pub(super) struct State {
+    pub(super) root: Index,
     version: u64,
     recent: VecDeque<Recent>,
     recent_bytes: usize,
+    pub(super) growth: Growth,
+    /// What has changed since a collection began.
+    pub(super) since: Option<Since>,
 }
 
 #[derive(Debug)]
@@ -196,7 +204,7 @@ struct Recent {
 }
 
 impl Store {
-    /// Opens the store in a directory, making both if they aren't there.
+    /// Opens the store in a directory, making both if they aren't there. Its signatures are bound to the network.
     ///
     /// # Errors
     /// [`StoreError::InUse`], [`StoreError::Version`], [`StoreError::Network`], [`StoreError::Damaged`], [`StoreError::Io`]; nothing is changed then.
@@ -268,6 +276,7 @@ impl Store {
             HashKind::Sha3_256 => "sha3-256",
         };
         let wanted = format!("{network} {hash}");
+        let profile = profile.in_network(network);
         let meta = Meta::read(&database)?;
         let damaged = |what: &str| StoreError::Damaged { path: path.to_path_buf(), what: what.to_owned() };
         let root = match meta {
@@ -307,24 +316,30 @@ impl Store {
             database,
             profile,
             writing: Mutex::default(),
-            state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0 }),
+            state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0, growth: Growth::UNKNOWN, since: None }),
+            collecting: Mutex::default(),
+            ending: AtomicBool::new(false),
         })
     }
 
-    /// The hash and the limits that the store was opened with.
+    /// The profile that the store was opened with, in its network.
     #[must_use]
     pub const fn profile(&self) -> &Profile {
         &self.profile
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // A panic while it was held left the database's own transaction aborted; the state changes after commits only.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A writer's turn.
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.writing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
+        Ok(self.database.begin_write()?)
     }
 
     /// The value ID of the root. Peers with equal roots hold the same logs.
@@ -350,7 +365,8 @@ impl Store {
 
     /// Appends operations, durably: when this returns, those that succeeded survive a crash.
     ///
-    /// `staged` holds what they refer to. Each operation succeeds or fails for itself, in the batch's order.
+    /// `staged` holds what they refer to. Operations are applied in the batch's order; after one with a wrong sequence, those
+    /// of the same account that follow are refused too.
     ///
     /// # Errors
     /// [`StoreError`] when nothing of the batch was stored.
@@ -440,6 +456,10 @@ impl Store {
         let bytes = cells.iter().map(|(_, encoding)| encoding.len() + ValueId::LEN).sum();
         let mut guard = self.lock();
         let state = &mut *guard;
+        state.growth.written = state.growth.written.saturating_add(cells.len() as u64);
+        if let Some(since) = &mut state.since {
+            since.note(&change.root, &cells, &self.profile);
+        }
         state.root = change.root;
         state.version += 1;
         state.recent.push_back(Recent { version: state.version, own, cells, bytes });

@@ -41,6 +41,32 @@ async fn a_hanging_first_choice_costs_a_quarter_of_a_second_and_what_worked_goes
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dial_that_nobody_answers_says_where_over_what_how_long_and_what_may_help() {
+    let world = World::new();
+    let b = node(&world, 2, Silent).await;
+    let a = builder(&world, &local(1), &["quic", "tcp"]).config(config(|c| c.dial_timeout = 3000 * MS)).start().await.unwrap();
+    let mut events = a.events();
+    let mut elsewhere = addr(&b);
+    elsewhere.host = peerlane_transport::identity::Host::Address("127.0.0.1:77".parse().unwrap());
+    for at in [addr(&b), elsewhere.clone()] {
+        let peerlane_transport::identity::Host::Address(socket) = at.host else { panic!() };
+        world.rule_at("quic", socket, Dialing::Hangs);
+        world.rule_at("tcp", socket, Dialing::Hangs);
+    }
+    let error = a.connect(&addr(&b)).await.unwrap_err();
+    assert!(error.may_retry());
+    let text = error.to_string();
+    for part in [addr(&b).to_string().as_str(), "quic: connecting took longer than 3s", "tcp: connecting took longer than 2.7s", "firewall"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    event(&mut events, |e| matches!(e, Event::DialFailed { transport: "tcp", may_retry: true, .. }).then_some(())).await;
+    // An address learned before is tried too, and named.
+    let text = a.connect(&elsewhere).await.unwrap_err().to_string();
+    assert!(text.contains(&format!("to {elsewhere}: connecting took longer")), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_first_choice_costs_nothing() {
     let world = World::new();
     let (a, b) = (node(&world, 1, Silent).await, node(&world, 2, Silent).await);

@@ -39,10 +39,29 @@ pub const GOSSIP: ClassId = ClassId(4);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    Request { class: ClassId, id: u64, body: Bytes },
-    Reply { class: ClassId, id: u64, body: Bytes },
-    Busy { class: ClassId, id: u64 },
-    Note { class: ClassId, key: u64, body: Bytes },
+    Request {
+        class: ClassId,
+        id: u64,
+        body: Bytes,
+    },
+    Reply {
+        class: ClassId,
+        id: u64,
+        body: Bytes,
+    },
+    Busy {
+        class: ClassId,
+        id: u64,
+    },
+    Note {
+        class: ClassId,
+        key: u64,
+        body: Bytes,
+    },
+    /// Takes a request back.
+    Cancel {
+        id: u64,
+    },
 }
 
 impl Message {
@@ -62,6 +81,7 @@ impl Message {
         match self {
             Self::Request { body, .. } | Self::Reply { body, .. } | Self::Note { body, .. } => body,
             Self::Busy { .. } => b"busy",
+            Self::Cancel { .. } => b"",
         }
     }
 
@@ -96,6 +116,7 @@ impl Protocol for Simple {
             Message::Request { class, .. } | Message::Reply { class, .. } | Message::Busy { class, .. } | Message::Note { class, .. } => {
                 *class
             }
+            Message::Cancel { .. } => CONTROL,
         }
     }
 
@@ -106,6 +127,7 @@ impl Protocol for Simple {
             Message::Reply { id, .. } => (1, *id),
             Message::Busy { id, .. } => (2, *id),
             Message::Note { key, .. } => (3, *key),
+            Message::Cancel { id } => (4, *id),
         };
         let mut out = BytesMut::new();
         out.put_u8(kind);
@@ -128,6 +150,7 @@ impl Protocol for Simple {
             1 => Ok(Message::Reply { class, id, body: bytes }),
             2 => Ok(Message::Busy { class, id }),
             3 => Ok(Message::Note { class, key: id, body: bytes }),
+            4 => Ok(Message::Cancel { id }),
             _ => Err(Malformed::close("an unknown kind")),
         }
     }
@@ -149,6 +172,17 @@ impl Protocol for Simple {
     fn with_id(&self, message: &mut Message, new: u64) {
         if let Message::Request { id, .. } = message {
             *id = new;
+        }
+    }
+
+    fn cancel(&self, id: u64) -> Option<Message> {
+        Some(Message::Cancel { id })
+    }
+
+    fn cancels(&self, message: &Message) -> Option<u64> {
+        match message {
+            Message::Cancel { id } => Some(*id),
+            _ => None,
         }
     }
 
@@ -231,6 +265,10 @@ impl Handler<Simple> for Echo {
 pub enum Wire {
     #[default]
     Up,
+    /// Bytes wait on their way until it's up again.
+    Held,
+    /// Those that were held wait on, later ones vanish.
+    HeldAlone,
     /// Bytes vanish, and nobody is told.
     Hole,
     /// Both ends see the end at once.
@@ -362,8 +400,8 @@ fn carry(
                 read = from.read_buf(&mut chunk) => match read {
                     Ok(0) | Err(_) => return,
                     Ok(_) => {
-                        let up = *wire.borrow() == Wire::Up;
-                        if up && queue.send((Instant::now() + latency, chunk.freeze())).await.is_err() {
+                        let carried = matches!(*wire.borrow(), Wire::Up | Wire::Held);
+                        if carried && queue.send((Instant::now() + latency, chunk.freeze())).await.is_err() {
                             return;
                         }
                     }
@@ -378,6 +416,8 @@ fn carry(
                 () = cut(&mut wire2) => break,
                 () = sleep_until(at) => {}
             }
+            // The world may be gone, and with it whoever could release it.
+            let _ = wire2.wait_for(|wire| !matches!(wire, Wire::Held | Wire::HeldAlone)).await;
             let up = *wire2.borrow() == Wire::Up;
             if up && to.write_all(&chunk).await.is_err() {
                 return;

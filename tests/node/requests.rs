@@ -42,9 +42,11 @@ async fn each_request_gets_its_own_reply_in_any_class() {
 async fn a_deadline_passes_and_the_late_reply_finds_nobody() {
     let (_world, a, b) = pair(Echo::default()).await;
     let start = Instant::now();
-    let error = a.request(b.peer_id(), Message::ask(QUERY, "slow"), SECOND / 2).await.unwrap_err();
-    assert!(matches!(error, RequestError::Deadline(limit) if limit == SECOND / 2), "{error}");
-    assert_eq!(start.elapsed(), SECOND / 2);
+    // The reply leaves after a second and 5 ms and takes 5 ms: it's on its way when nobody waits for it any more.
+    let deadline = SECOND + Duration::from_millis(7);
+    let error = a.request(b.peer_id(), Message::ask(QUERY, "slow"), deadline).await.unwrap_err();
+    assert!(matches!(error, RequestError::Deadline(limit) if limit == deadline), "{error}");
+    assert_eq!(start.elapsed(), deadline);
     tokio::time::sleep(SECOND).await;
     let metrics = a.metrics_text();
     assert!(metrics.lines().any(|l| l.starts_with("peerlane_unmatched_total{") && l.contains("query") && l.ends_with(" 1")), "{metrics}");
@@ -96,8 +98,22 @@ async fn requests_are_bounded_and_a_dropped_one_gives_its_place_back() {
 
 /// Replies with a stream that never ends, and tells how writing ended; takes uploads and replies with their length.
 struct Streams {
-    ended: mpsc::Sender<SendError>,
+    ended: mpsc::Sender<Ended>,
     begun: Arc<Notify>,
+}
+
+/// How writing ended; `None`: the handler was dropped.
+type Ended = Option<SendError>;
+
+/// Tells that a handler was dropped, unless it has told how it ended.
+struct Watched(Option<mpsc::Sender<Ended>>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended.try_send(None).unwrap();
+        }
+    }
 }
 
 impl Handler<Simple> for Streams {
@@ -110,9 +126,10 @@ impl Handler<Simple> for Streams {
             }
             return writer.finish().unwrap();
         }
+        let mut watched = Watched(Some(self.ended.clone()));
         loop {
             if let Err(error) = writer.write(&mut Bytes::from_static(&[7; 10_000])).await {
-                return self.ended.send(error).await.unwrap();
+                return watched.0.take().unwrap().send(Some(error)).await.unwrap();
             }
         }
     }
@@ -141,7 +158,7 @@ async fn a_streamed_reply_arrives_and_dropping_it_stops_the_responder() {
         let mut body = reply.body.unwrap();
         assert!(!body.read().await.unwrap().unwrap().is_empty());
         drop(body);
-        assert!(matches!(endings.recv().await.unwrap(), SendError::Stopped(0)));
+        assert!(matches!(endings.recv().await.unwrap(), Some(SendError::Stopped(0))));
 
         // Before its head has arrived.
         begun.notified().await;
@@ -150,11 +167,11 @@ async fn a_streamed_reply_arrives_and_dropping_it_stops_the_responder() {
         let asking = tokio::spawn(async move { asked.request_streamed(to, Message::ask(class, "endless"), LONG).await.map(drop) });
         begun.notified().await;
         asking.abort();
-        assert!(matches!(endings.recv().await.unwrap(), SendError::Stopped(0)));
+        assert!(endings.recv().await.unwrap().is_none(), "the handler was dropped");
         // And a whole request that gets a stream.
         let error = a.request(b.peer_id(), Message::ask(class, "endless"), LONG).await.unwrap_err();
         assert!(matches!(error, RequestError::Streamed));
-        assert!(matches!(endings.recv().await.unwrap(), SendError::Stopped(0)));
+        assert!(matches!(endings.recv().await.unwrap(), Some(SendError::Stopped(0))));
         begun.notified().await;
     }
 }

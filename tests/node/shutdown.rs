@@ -93,6 +93,25 @@ async fn a_stuck_handler_and_a_dead_path_hold_the_end_up_for_a_bounded_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_peer_that_is_known_to_be_silent_is_not_drained_for_long() {
+    // Asked in vain before, or not at all; and nobody waits longer than a life sign may take.
+    for (silent, most) in [(20 * SECOND, SECOND / 10), (Duration::ZERO, 3 * SECOND)] {
+        let world = World::new();
+        let (a, b) = (node(&world, 1, Silent).await, node(&world, 2, Echo::default()).await);
+        a.connect(&addr(&b)).await.unwrap();
+        until("both know", || b.peers().len() == 1).await;
+        world.wire(None, Wire::Hole);
+        sleep(silent).await;
+        for node in [a, b] {
+            assert_eq!(node.peers().len(), 1, "it isn't given up yet");
+            let start = Instant::now();
+            node.shutdown().await;
+            assert!(start.elapsed() <= most, "{:?} after {silent:?} of silence", start.elapsed());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_task_ends_with_the_node() {
     let world = World::new();
     let before = tokio::runtime::Handle::current().metrics().num_alive_tasks();

@@ -23,7 +23,7 @@ use peerlane_netem::{
     plan::{Host, Plan, Topology},
     profile::{Direction, Profile},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -31,7 +31,11 @@ use super::{
     ends::{Ends, Place},
     loopback::EVENT_INTERVAL,
 };
-use crate::bench::{BenchError, Case, Measurement, Network, Plan as BenchPlan, Queue, Rival, measurement};
+use crate::bench::{
+    BenchError, Case, Measurement, Network, Plan as BenchPlan, Queue, Rival,
+    connect::{ConnectCase, Connected},
+    measurement,
+};
 
 const ORDER: &str = "order.json";
 const MEASURED: &str = "measured.json";
@@ -39,6 +43,8 @@ const MEASURED: &str = "measured.json";
 const NAMESPACES: &str = "/run/netns";
 /// Real time that a lab may take to come and go, and to run its command if that hangs.
 const LIMIT: Duration = Duration::from_secs(300);
+/// A dial of either kind, on a slow path.
+const DIAL: Duration = Duration::from_secs(2);
 /// Real seconds that a second in the lab may take: a debug build needs one or two.
 const SLOWEST: u32 = 20;
 
@@ -52,10 +58,11 @@ pub struct Emulated {
 }
 
 /// What the program is asked to do inside.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Order {
-    ends: Ends,
-    case: Case,
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Order {
+    Measure { ends: Ends, case: Box<Case> },
+    Connect { ends: Ends, case: ConnectCase },
 }
 
 impl Emulated {
@@ -180,19 +187,45 @@ impl Lab for Emulated {
     }
 
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
+        let work = &case.workload;
+        let limit = LIMIT + (work.warm_up + work.duration + work.grace) * SLOWEST;
+        let order = Order::Measure { ends: self.ends.clone(), case: Box::new(case.clone()) };
+        let (mut measured, network, log): (Measurement, _, _) = self.play(&order, case, topology(case.rival), limit, stop)?;
+        (measured.network, measured.log) = (Some(network), log);
+        Ok(measured)
+    }
+
+    fn connect(&self, case: &ConnectCase, stop: &CancellationToken) -> Result<Connected, BenchError> {
+        let order = Order::Connect { ends: self.ends.clone(), case: case.clone() };
+        let limit = LIMIT + DIAL * case.dials * SLOWEST;
+        let (mut connected, network, log): (Connected, _, _) = self.play(&order, case.variant, Topology::Pair, limit, stop)?;
+        (connected.network, connected.log) = (Some(network), log);
+        Ok(connected)
+    }
+}
+
+impl Emulated {
+    /// Makes the network, has this very program play both ends in it, and reads what it measured; and the inner end's log.
+    fn play<R: DeserializeOwned>(
+        &self,
+        order: &Order,
+        case: impl std::fmt::Display + Copy,
+        topology: Topology,
+        limit: Duration,
+        stop: &CancellationToken,
+    ) -> Result<(R, Network, String), BenchError> {
         let failed = self.failed(case);
         let directory = tempfile::tempdir().map_err(|error| failed(format!("no temporary directory: {error}")))?;
         let directory = directory.path();
-        write(&directory.join(ORDER), &Order { ends: self.ends.clone(), case: case.clone() }).map_err(&failed)?;
+        write(&directory.join(ORDER), order).map_err(&failed)?;
         let program = std::env::current_exe().map_err(|error| failed(format!("this program's file: {error}")))?;
 
-        let work = &case.workload;
         let interrupt = Arc::new(AtomicBool::new(false));
         let run = [&*program.to_string_lossy(), "bench", "--in-lab", &*directory.to_string_lossy()];
-        let mut run = Run::new(self.kind, &self.profile, topology(case.rival), run)
+        let mut run = Run::new(self.kind, &self.profile, topology, run)
             .write_to(directory)
             .output(directory)
-            .limit(LIMIT + (work.warm_up + work.duration + work.grace) * SLOWEST)
+            .limit(limit)
             .interrupt(interrupt.clone());
         if let Some(filter) = &self.log {
             run = run.env("PEERLANE_LOG", filter);
@@ -206,10 +239,8 @@ impl Lab for Emulated {
         if outcome.code != 0 {
             return Err(failed(format!("exit code {} in the lab: {}", outcome.code, log.trim())));
         }
-        let mut measured: Measurement = read(&directory.join(MEASURED)).map_err(&failed)?;
-        measured.network = Some(self.network(outcome));
-        measured.log = log;
-        Ok(measured)
+        let measured = read(&directory.join(MEASURED)).map_err(&failed)?;
+        Ok((measured, self.network(outcome), log))
     }
 }
 
@@ -241,8 +272,13 @@ fn until<T>(stop: &CancellationToken, flag: &AtomicBool, work: impl FnOnce() -> 
 pub fn play_inside(directory: &Path) -> Result<(), BenchError> {
     let failed = |what| BenchError::Emulation { case: "in the lab".into(), what };
     let order: Order = read(&directory.join(ORDER)).map_err(failed)?;
-    let measured = order.ends.measure(&order.case, &CancellationToken::new())?;
-    write(&directory.join(MEASURED), &measured).map_err(failed)
+    let never = CancellationToken::new();
+    let measured = directory.join(MEASURED);
+    match order {
+        Order::Measure { ends, case } => write(&measured, &ends.measure(&case, &never)?),
+        Order::Connect { ends, case } => write(&measured, &ends.connect(&case, &never)?),
+    }
+    .map_err(failed)
 }
 
 fn write(path: &Path, value: &impl Serialize) -> Result<(), String> {

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bench::{
     BenchError, Case, End, Measurement, Rival,
+    connect::{self, ConnectCase, Connected},
     error::LabError,
     load::{self, Links, Scheduled, Taken, rival},
 };
@@ -95,6 +96,40 @@ impl Ends {
         }
         match (client, server) {
             (Ok(measurement), Ok(())) => Ok(measurement),
+            (Ok(_) | Err(LabError::OtherEnd), Err(error)) => Err(blame("answering end")(error)),
+            (Err(error), _) => Err(blame("asking end")(error)),
+        }
+    }
+
+    /// Measures how soon connections stand. See [`Lab::connect`](super::Lab::connect).
+    pub(super) fn connect(&self, case: &ConnectCase, stop: &CancellationToken) -> Result<Connected, BenchError> {
+        let (tell, told) = mpsc::channel();
+        let over = CancellationToken::new();
+        let blame = |end| move |source| BenchError::Lab { end, variant: case.variant.name(), source };
+        let (server, client) = thread::scope(|scope| {
+            let over = &over;
+            let start = |name: &str| thread::Builder::new().name(name.into());
+            let serving = async move {
+                let serving = connect::serve(case.variant, self.answering.address, tell);
+                match over.run_until_cancelled(serving).await {
+                    Some(Err(error)) => Err(error),
+                    None => Ok(()),
+                    Some(Ok(never)) => match never {},
+                }
+            };
+            let asking = async move {
+                // Blocks: this runtime has nothing else to do yet.
+                let addr = told.recv().map_err(|_| LabError::OtherEnd)?;
+                stop.run_until_cancelled(connect::ask(case, &addr)).await.transpose()
+            };
+            let server = start("bench-server").spawn_scoped(scope, move || self.run_at(&self.answering, serving));
+            let client = start("bench-client").spawn_scoped(scope, move || self.run_at(&self.asking, asking));
+            let client = join(client);
+            over.cancel();
+            (join(server), client)
+        });
+        match (client, server) {
+            (Ok(connected), Ok(())) => connected.ok_or(BenchError::Interrupted),
             (Ok(_) | Err(LabError::OtherEnd), Err(error)) => Err(blame("answering end")(error)),
             (Err(error), _) => Err(blame("asking end")(error)),
         }

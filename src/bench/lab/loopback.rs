@@ -8,7 +8,10 @@ use super::{
     Lab,
     ends::{Ends, Place},
 };
-use crate::bench::{BenchError, Case, Measurement};
+use crate::bench::{
+    BenchError, Case, Measurement,
+    connect::{ConnectCase, Connected},
+};
 
 /// Tasks that a runtime polls between two looks at its sockets and timers (tokio's `event_interval`, 61 by default).
 /// Under a flood a poll here encrypts tens of kilobytes, so that 61 of them are most of a millisecond in which an
@@ -62,5 +65,9 @@ impl Lab for Loopback {
 
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
         self.ends().measure(case, stop)
+    }
+
+    fn connect(&self, case: &ConnectCase, stop: &CancellationToken) -> Result<Connected, BenchError> {
+        self.ends().connect(case, stop)
     }
 }

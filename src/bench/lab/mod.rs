@@ -11,7 +11,10 @@ pub use loopback::Loopback;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-use super::{BenchError, Case, Measurement, Plan};
+use super::{
+    BenchError, Case, Measurement, Plan,
+    connect::{ConnectCase, Connected},
+};
 
 /// Builds two ends and the path between them, applies a case's load, and takes everything down again.
 pub trait Lab: Send + Sync {
@@ -49,4 +52,10 @@ pub trait Lab: Send + Sync {
     /// can't, [`BenchError::Interrupted`] if `stop` leaves nothing to tell. A connection that ends by itself is a
     /// measurement that says so.
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError>;
+
+    /// Measures how soon a connection stands.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    fn connect(&self, case: &ConnectCase, stop: &CancellationToken) -> Result<Connected, BenchError>;
 }

@@ -27,7 +27,7 @@ impl Lane {
         self.connection.try_send(self.class, message)
     }
 
-    pub(super) async fn recv(&self) -> Result<Inbound, RecvError> {
+    pub(crate) async fn recv(&self) -> Result<Inbound, RecvError> {
         self.connection.recv(self.class).await
     }
 }

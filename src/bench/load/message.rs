@@ -26,7 +26,7 @@ pub(crate) fn message(tag: Tag, id: u64, len: usize) -> Bytes {
 }
 
 /// The ID of a message of this kind.
-pub(super) fn id(tag: Tag, mut message: &[u8]) -> Option<u64> {
+pub(crate) fn id(tag: Tag, mut message: &[u8]) -> Option<u64> {
     (message.len() >= HEAD && message.get_u8() == tag as u8).then(|| message.get_u64())
 }
 

@@ -5,7 +5,7 @@ use crate::cad015::Staging;
 use crate::cad015::{Message, MessageType};
 
 fn store() -> Store {
-    Store::in_memory("test", NATIVE).unwrap()
+    Store::in_memory("test", *NATIVE).unwrap()
 }
 
 fn fill(store: &Store, (ops, cells): (Vec<Verified>, MemoryCells)) {

@@ -29,11 +29,16 @@ struct Platter {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Disk(Arc<Mutex<Platter>>);
+pub(super) struct Disk(Arc<Mutex<Platter>>);
 
 impl Disk {
-    fn new(image: Vec<u8>, left: usize) -> Self {
+    pub(super) fn new(image: Vec<u8>, left: usize) -> Self {
         Self(Arc::new(Mutex::new(Platter { durable: image.clone(), now: image, pending: Vec::new(), left })))
+    }
+
+    /// Lets so many operations through from now on.
+    pub(super) fn ration(&self, left: usize) {
+        self.0.lock().unwrap().left = left;
     }
 
     fn change(&self, change: impl FnOnce(&mut Platter)) -> io::Result<()> {
@@ -44,7 +49,7 @@ impl Disk {
     }
 
     /// What's on it after the power went: each sector of each unsynced write may or may not have got there, in any order.
-    fn after_crash(&self, mut luck: impl FnMut() -> bool) -> Vec<u8> {
+    pub(super) fn after_crash(&self, mut luck: impl FnMut() -> bool) -> Vec<u8> {
         let platter = self.0.lock().unwrap();
         let mut image = platter.durable.clone();
         for pending in &platter.pending {
@@ -102,7 +107,7 @@ impl redb::StorageBackend for Disk {
 
 /// Appends runs of operations until the disk dies or there are enough; the roots acknowledged, and the one that wasn't.
 fn use_until_it_dies(disk: &Disk, replica: &mut Replica, next: &mut u64) -> (Vec<ValueId>, Option<ValueId>) {
-    let Ok(store) = Store::on(disk.clone(), "test", NATIVE) else { return (Vec::new(), None) };
+    let Ok(store) = Store::on(disk.clone(), "test", *NATIVE) else { return (Vec::new(), None) };
     let mut acknowledged = vec![store.root()];
     for round in 0..12 {
         let count = 1 + round % 4 * 20;
@@ -146,18 +151,18 @@ proptest! {
 fn state_is_whole(left: usize, luck: &mut impl FnMut() -> bool) {
     // The format itself is written undisturbed; then the power is rationed.
     let calm = Disk::new(Vec::new(), usize::MAX);
-    drop(Store::on(calm.clone(), "test", NATIVE).unwrap());
+    drop(Store::on(calm.clone(), "test", *NATIVE).unwrap());
     let image = calm.0.lock().unwrap().now.clone();
     let disk = Disk::new(image, left);
     let (mut replica, mut next) = (Replica::new(), 1);
     let (acknowledged, unsure) = use_until_it_dies(&disk, &mut replica, &mut next);
-    let store = Store::on(Disk::new(disk.after_crash(luck), usize::MAX), "test", NATIVE).expect("it opens again");
+    let store = Store::on(Disk::new(disk.after_crash(luck), usize::MAX), "test", *NATIVE).expect("it opens again");
     let root = store.root();
     let last = acknowledged.last().copied().unwrap_or_else(|| Replica::new().id());
     assert!(root == last || Some(root) == unsure, "neither the last acknowledged root nor the one under way");
     // whole: another store can take all of it
     let view = store.snapshot().unwrap();
-    let fresh = Store::in_memory("test", NATIVE).unwrap();
+    let fresh = Store::in_memory("test", *NATIVE).unwrap();
     let merged = fresh.merge(&store.belief(0, Include::All).root, &view, 10).unwrap();
     assert_eq!((merged.missing, fresh.root()), (vec![], root));
     let counts = (view.counts().unwrap(), fresh.snapshot().unwrap().counts().unwrap());
@@ -174,12 +179,12 @@ fn a_kill_while_the_store_is_made_leaves_nothing_that_cant_be_opened() {
     for left in 0.. {
         // kill -9: what was written stays, in its order, synced or not.
         let disk = Disk::new(Vec::new(), left);
-        let whole = Store::on(disk.clone(), "test", NATIVE).is_ok();
+        let whole = Store::on(disk.clone(), "test", *NATIVE).is_ok();
         let directory = tempfile::tempdir().unwrap();
         let image = disk.0.lock().unwrap().now.clone();
         std::fs::write(directory.path().join("peer.redb.new"), image).unwrap();
         for _ in 0..2 {
-            let again = Store::open(directory.path(), "test", NATIVE);
+            let again = Store::open(directory.path(), "test", *NATIVE);
             assert!(again.is_ok(), "after {left} operations on the file: {:?}", again.err());
         }
         let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().file_name()).collect();

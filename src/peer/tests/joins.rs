@@ -30,13 +30,16 @@ fn sequences_are_contiguous_and_repeats_harmless() {
     let (gap, cells) = run(0, 5, 1, "a");
     assert_eq!(replica.append((gap, cells)), vec![Err(WrongSequence { got: 5, next: 4 })]);
     assert_eq!(replica.id(), before);
-    // in one batch each operation counts for itself
+    // in one batch, what comes before a wrong one counts, what its account has behind it doesn't, and others' does
     let (mut mixed, mut cells) = run(0, 4, 2, "a");
     let (bad, more) = run(0, 9, 1, "a");
-    cells.0.extend(more.0);
+    let (other, others) = run(1, 1, 1, "a");
+    cells.0.extend(more.0.into_iter().chain(others.0));
     mixed.insert(1, bad[0].clone());
+    mixed.push(other[0].clone());
     let results = replica.append((mixed, cells));
-    assert_eq!(results, vec![Ok(Appended::New), Err(WrongSequence { got: 9, next: 5 }), Ok(Appended::New)]);
+    let wrong = |got| Err(WrongSequence { got, next: 5 });
+    assert_eq!(results, vec![Ok(Appended::New), wrong(9), wrong(5), Ok(Appended::New)]);
 }
 
 #[test]

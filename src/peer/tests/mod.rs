@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod beliefs;
+mod collects;
 mod crashes;
 mod joins;
 mod stores;
@@ -12,7 +13,8 @@ use ed25519_dalek::SigningKey;
 use super::*;
 use crate::cell::{Cell, CellSink, CellSource, Index, MemoryCells, NoCells, Profile, Reader, Ref, Signed, ValueId, Vector, Writer, refs};
 
-const NATIVE: Profile = Profile::NATIVE;
+/// The profile of the network of these tests.
+static NATIVE: std::sync::LazyLock<Profile> = std::sync::LazyLock::new(|| Profile::NATIVE.in_network("test"));
 
 fn signer(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n + 1; 32])

@@ -6,7 +6,7 @@ use super::*;
 use crate::cad015::Staging;
 
 fn open(path: &Path) -> Result<Store, StoreError> {
-    Store::open(path, "test", NATIVE)
+    Store::open(path, "test", *NATIVE)
 }
 
 fn fill(store: &Store, (ops, cells): (Vec<Verified>, MemoryCells)) {
@@ -15,7 +15,7 @@ fn fill(store: &Store, (ops, cells): (Vec<Verified>, MemoryCells)) {
 
 #[test]
 fn reads_see_puts_and_deletes() {
-    let store = Store::in_memory("test", NATIVE).unwrap();
+    let store = Store::in_memory("test", *NATIVE).unwrap();
     let mut cells = MemoryCells::default();
     let long = vec![7; MAX_VALUE];
     let ops = [
@@ -95,7 +95,7 @@ fn what_is_acknowledged_survives_a_crash() {
         assert_eq!(read.next_sequence(&account(0)).unwrap(), round * 40 + 41);
         assert_eq!(read.counts().unwrap().operations, (round + 1) * 40);
         // the whole tree is there: another store can merge it from this one's cells
-        let fresh = Store::in_memory("test", NATIVE).unwrap();
+        let fresh = Store::in_memory("test", *NATIVE).unwrap();
         let root = crashed.belief(0, Include::Own).root;
         let merged = fresh.merge(&root, &read, 10).unwrap();
         assert_eq!((merged.missing.len(), merged.operations, fresh.root()), (0, (round + 1) * 40, crashed.root()));
@@ -104,7 +104,7 @@ fn what_is_acknowledged_survives_a_crash() {
 
 #[test]
 fn an_equivocation_rewrites_the_state_and_is_remembered_once() {
-    let stores: Vec<Store> = (0..2).map(|_| Store::in_memory("test", NATIVE).unwrap()).collect();
+    let stores: Vec<Store> = (0..2).map(|_| Store::in_memory("test", *NATIVE).unwrap()).collect();
     for (store, mark) in stores.iter().zip(["left", "right"]) {
         fill(store, run(0, 1, 60, "same"));
         fill(store, run(0, 61, 5, mark));
@@ -143,9 +143,9 @@ fn a_directory_in_use_or_of_another_kind_is_named() {
     assert!(matches!(error, StoreError::InUse { .. }) && error.to_string().contains("data"), "{error}");
     drop(store);
     drop(open(&path).unwrap());
-    let error = Store::open(&path, "other", NATIVE).unwrap_err();
+    let error = Store::open(&path, "other", *NATIVE).unwrap_err();
     assert!(matches!(&error, StoreError::Network { found, .. } if found == "test blake3"), "{error}");
-    let convex = Profile { hash: crate::cell::HashKind::Sha3_256, ..NATIVE };
+    let convex = Profile { hash: crate::cell::HashKind::Sha3_256, ..*NATIVE };
     assert!(matches!(Store::open(&path, "test", convex), Err(StoreError::Network { .. })));
     {
         let database = redb::Database::open(path.join("peer.redb")).unwrap();
@@ -213,7 +213,7 @@ fn nobody_waits_for_the_disk_to_learn_the_root() {
     let (syncing, synced) = std::sync::mpsc::channel();
     let held = std::sync::Arc::new(std::sync::Mutex::new(()));
     let slow = Slow { memory: redb::backends::InMemoryBackend::new(), held: held.clone(), syncing };
-    let store = std::sync::Arc::new(Store::on(slow, "test", NATIVE).unwrap());
+    let store = std::sync::Arc::new(Store::on(slow, "test", *NATIVE).unwrap());
     let (root, version) = (store.root(), store.version());
     while synced.try_recv().is_ok() {}
     let hold = held.lock().unwrap();

@@ -68,6 +68,8 @@ close_codes! {
     NotAdmitted = 19, false, "the peer isn't admitted (block or allow list)";
     /// The hello doesn't parse, or comes too late.
     BadHello = 20, false, "the hello doesn't parse or comes too late";
+    /// A JOIN names no connection that this peer has with the sender and that waits for it.
+    NoSuchJoin = 21, false, "a JOIN of no connection that waits for it";
     /// A frame doesn't parse or stands where it may not.
     Protocol = 32, false, "a frame doesn't parse or stands where it may not";
     /// More bytes, streams or frames than credit was given for.
@@ -221,6 +223,9 @@ pub enum SendError {
     /// The receiver doesn't want the rest of this streamed message (code as it gave it).
     #[error("the receiver stopped the message (code {0})")]
     Stopped(u32),
+    /// The receiver has taken nothing of this streamed message for so long, so the sender gave it up.
+    #[error("the receiver has taken nothing of the message for {0:?}")]
+    Stalled(std::time::Duration),
     /// The connection has ended.
     #[error(transparent)]
     Closed(#[from] Closed),
@@ -261,6 +266,9 @@ pub enum RecvError {
     /// The message is longer than the caller accepts.
     #[error("the message is longer than {0} bytes")]
     TooLong(usize),
+    /// Nothing of this streamed message has come for so long, so the receiver gave it up.
+    #[error("nothing of the message has come for {0:?}")]
+    Stalled(std::time::Duration),
     /// The connection has ended.
     #[error(transparent)]
     Closed(#[from] Closed),

@@ -11,8 +11,8 @@
 //!   drive its [`Session`].
 //! * [`class`] has the traffic classes, the scheduler (no I/O, no clock) and the bounded queues.
 //! * [`identity`] has keys, addresses, the certificate that is the key, and the verifier.
-//! * [`admission`] has the hello, the lists and the handshake gate.
-//! * [`framing`] carries classes over any byte stream: what TCP uses, and what makes a third transport short.
+//! * [`admission`] has the hello, the join of a further byte stream, the lists and the handshake gate.
+//! * [`framing`] carries classes over any byte stream, or several: what TCP uses, and what makes a third transport short.
 //! * [`limits`] is every bound in one table; [`CloseCode::TABLE`] is every reason to close.
 //!
 //! # Provided

@@ -35,6 +35,13 @@ pub const ENTRY_OVERHEAD: usize = 64;
 pub const MIN_WINDOW: usize = QUANTUM;
 /// Largest budget or window of a class. Bytes. Counters of credit are 32 bits wide.
 pub const MAX_BUDGET: usize = 1 << 30;
+/// Byte streams that may carry one connection together, where a transport has several. Count. One for the latency classes
+/// and one for the bulk classes is what measurement favours; the rest is for tables with more kinds of classes.
+pub const MAX_CARRIERS: usize = 4;
+/// What each of them beside the first costs. Bytes: two quanta of input, one frame of output, and the same again in TLS.
+pub const CARRIER_BUFFERS: usize = 6 * QUANTUM;
+/// Extensions of a hello. Count. There's one.
+pub const MAX_EXTENSIONS: usize = 16;
 /// Bytes of a streamed message that wait between its writer and the transport, and between the transport and its reader.
 pub const STREAM_BUFFER: usize = 4 * QUANTUM;
 /// Streamed messages of one class that may be open at once, per direction and connection. Count.
@@ -113,6 +120,12 @@ impl Limits {
             format!("{MESSAGE_STREAMS} x {MESSAGE_STREAM} B"),
             "small urgent messages in transit on streams of their own (QUIC)",
             MESSAGE_STREAMS * MESSAGE_STREAM,
+        ));
+        rows.push(row(
+            "further carriers".into(),
+            format!("{} x {CARRIER_BUFFERS} B", MAX_CARRIERS - 1),
+            "buffers of a connection's byte streams beside the first (TCP)",
+            (MAX_CARRIERS - 1) * CARRIER_BUFFERS,
         ));
         for (_, class) in classes.iter() {
             let streamed = MAX_OPEN_STREAMED * STREAM_BUFFER;

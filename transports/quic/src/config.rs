@@ -121,6 +121,9 @@ const INCOMING_BUFFER: u64 = 64 * 1024;
 const INCOMING_BUFFER_TOTAL: u64 = 8 * 1024 * 1024;
 /// Memory of the filter that lets each address token be used once.
 const TOKEN_LOG: usize = 1024 * 1024;
+/// Peers dialed whose address tokens are kept, and tokens of each: a packet's size at most each, so 768 KiB.
+const TOKENS_OF: u32 = 256;
+const TOKENS_EACH: usize = 2;
 /// How long an address token of an earlier connection spares a Retry.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -229,7 +232,7 @@ pub(crate) fn server(peer: &LocalPeer, config: &QuicConfig, keys: &EndpointKeys)
     let crypto = QuicServerConfig::try_from(tls).map_err(|error| ListenError::Config(error.to_string()))?;
     let mut server = quinn::ServerConfig::new(Arc::new(crypto), Arc::new(keys.token()));
     let mut tokens = quinn::ValidationTokenConfig::default();
-    tokens.sent(2).lifetime(TOKEN_LIFETIME).log(Arc::new(quinn::BloomTokenLog::new_expected_items(TOKEN_LOG, 100_000)));
+    tokens.sent(TOKENS_EACH as u32).lifetime(TOKEN_LIFETIME).log(Arc::new(quinn::BloomTokenLog::new_expected_items(TOKEN_LOG, 100_000)));
     server
         .migration(true)
         .retry_token_lifetime(Duration::from_secs(15))
@@ -238,6 +241,11 @@ pub(crate) fn server(peer: &LocalPeer, config: &QuicConfig, keys: &EndpointKeys)
         .incoming_buffer_size(INCOMING_BUFFER)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
     Ok(server)
+}
+
+/// Where a dialer keeps the address tokens that listeners gave it: each spares a later dial the round trip of a Retry.
+pub(crate) fn tokens() -> Arc<dyn quinn::TokenStore> {
+    Arc::new(quinn::TokenMemoryCache::new(TOKENS_OF, TOKENS_EACH))
 }
 
 /// What a dialer dials with.

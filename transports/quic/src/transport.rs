@@ -39,6 +39,8 @@ struct Shared {
     config: QuicConfig,
     keys: EndpointKeys,
     crypto: Arc<QuicClientConfig>,
+    /// Of the peers dialed.
+    tokens: Arc<dyn quinn::TokenStore>,
     /// Endpoints for dialing, one per address family, bound at the first dial.
     v4: OnceLock<(Endpoint, Buffers)>,
     v6: OnceLock<(Endpoint, Buffers)>,
@@ -71,6 +73,7 @@ impl QuicTransport {
             config,
             keys,
             crypto,
+            tokens: config::tokens(),
             v4: OnceLock::new(),
             v6: OnceLock::new(),
             connections: AtomicU64::new(0),
@@ -141,7 +144,12 @@ impl QuicTransport {
         let (endpoint, buffers) = self.dialing(addr.is_ipv6())?;
         let published = Published::new();
         let mut client = quinn::ClientConfig::new(self.0.crypto.clone());
-        client.transport_config(config::transport(&self.0.config, &self.0.peer, &published, self.qlog("dial")));
+        client.token_store(self.0.tokens.clone()).transport_config(config::transport(
+            &self.0.config,
+            &self.0.peer,
+            &published,
+            self.qlog("dial"),
+        ));
         let name = server_name(expected)?;
         let (connecting, task) = ConnectionTask::spawn(|| endpoint.connect_with(client, addr, &name.to_str()));
         let connecting = connecting.map_err(|error| ConnectError::Config(error.to_string()))?;

@@ -8,7 +8,7 @@ use peerlane_quic::{QuicConfig, QuicTransport};
 use peerlane_transport::{
     ClassId, ClassTable, CloseCode, ClosedBy, ConnectError, Connection, Delivery, Inbound, Listener, Order, TrafficClass, Transport,
     TrySend, Upgrade, Urgency,
-    admission::{ListSets, Lists, LocalPeer, Terms},
+    admission::{Gate, GateConfig, ListSets, Lists, LocalPeer, Terms},
     identity::{Identity, IdentityError, PeerAddr, PeerId},
 };
 
@@ -71,6 +71,26 @@ async fn a_single_message_has_its_copies_though_nothing_follows_it() {
         a.send(QUERY, pattern(100, asked)).await.unwrap();
         assert_eq!(whole(&b, QUERY).await, pattern(100, asked));
         tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+}
+
+/// A listener that answers one unvalidated address a day with a Retry: who comes again needs a token.
+#[tokio::test]
+async fn a_peer_dialed_before_is_dialed_without_a_retry() {
+    let mut local = LocalPeer::open(&identity(2), "test").unwrap();
+    let mut gate = GateConfig::default();
+    (gate.unvalidated.burst, gate.unvalidated.interval) = (1, Duration::from_secs(86_400));
+    local.gate = Gate::new(gate);
+    let (listener, dialer) = (QuicTransport::new(local, QuicConfig::default()).unwrap(), transport(1));
+    let mut listening = listener.listen(&any()).await.unwrap();
+    let addr = PeerAddr::new(identity(2).peer_id(), listening.local());
+    for _ in 0..4 {
+        let (a, b) = tokio::try_join!(dialer.dial(&addr), async { listening.accept().await.unwrap().upgrade().await }).unwrap();
+        // The tokens came before this.
+        b.send(QUERY, pattern(100, 1)).await.unwrap();
+        assert_eq!(whole(&a, QUERY).await, pattern(100, 1));
+        a.close(CloseCode::Done, "");
+        b.closed().await;
     }
 }
 

@@ -11,7 +11,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::{
     handshake::{self, after, within},
-    socket,
     transport::Shared,
 };
 
@@ -25,7 +24,7 @@ pub(crate) async fn dial(shared: &Arc<Shared>, addr: &PeerAddr) -> Result<Connec
     let resolved = within(deadline, limit, "resolving the name", async { Ok(addr.resolve().await) }).await?;
     let addresses = resolved.map_err(|error| unreachable(io::Error::other(error)))?;
 
-    let connect = |addr| socket::connect(addr, &shared.config, shared.idle_timeout()).boxed();
+    let connect = |addr| shared.settings.connect(addr).boxed();
     let mut attempts = Attempts::new(addresses, &connect);
     let mut refusal = None;
     loop {

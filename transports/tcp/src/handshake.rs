@@ -14,19 +14,21 @@ use std::{
 
 use bytes::BytesMut;
 use peerlane_transport::{
-    CloseCode, Closed, ConnectError, Connection, Control, PathStats, Session, SessionInfo, framing, hello,
+    CloseCode, Closed, ConnectError, Connection, Control, PathStats, Session, SessionInfo,
+    admission::JoinToken,
+    framing, hello,
     identity::{ALPN, Challenge, IdentityError, PeerId, Remote, check_alpn, server_name},
     limits,
 };
-use rustls::{AlertDescription, ConnectionCommon, Error as TlsError, HandshakeKind};
+use rustls::{AlertDescription, CommonState, ConnectionCommon, Error as TlsError, HandshakeKind};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsStream;
+use tokio_rustls::{TlsStream, server::StartHandshake};
 
-use crate::{socket::Socket, transport::Shared};
+use crate::{joining, socket::Socket, transport::Shared};
 
 /// The transport's name.
 pub(crate) const NAME: &str = "tcp";
@@ -38,7 +40,7 @@ const TLS_BUFFER: usize = limits::QUANTUM;
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 64 * 1024;
 
-const TLS_STEP: &str = "the TLS handshake";
+pub(crate) const TLS_STEP: &str = "the TLS handshake";
 
 /// `limit` from now; one beyond the clock's range is a day.
 pub(crate) fn after(limit: Duration) -> Instant {
@@ -67,40 +69,59 @@ pub(crate) async fn dialed(
     let tls = shared.connector.connect(server_name(expected)?, socket).into_fallible();
     match within(deadline, shared.handshake_timeout(), TLS_STEP, async { Ok(tls.await) }).await? {
         Ok(mut tls) => {
-            let exporter = shared.secured(tls.get_mut().1)?;
-            hellos(shared, tls.into(), Some(expected), ends, exporter, deadline).await
+            shared.secured(tls.get_mut().1);
+            hellos(shared, tls.into(), Some(expected), ends, deadline).await
         }
         Err((error, socket)) => failed(socket, error, deadline).await,
     }
 }
 
+/// How a dialer began.
+pub(crate) enum Begun {
+    /// With what TLS begins with.
+    Hello(Box<StartHandshake<Socket>>),
+    /// With something else. TLS has told it.
+    Failed(io::Error, Option<Socket>),
+    /// Not at all.
+    Silent,
+}
+
 /// The listener's side.
-pub(crate) async fn accepted(shared: &Arc<Shared>, stream: TcpStream, deadline: Instant) -> Result<Connection, ConnectError> {
-    let (socket, ends) = Ends::of(stream);
-    let tls = shared.acceptor.accept(socket).into_fallible();
-    match within(deadline, shared.handshake_timeout(), TLS_STEP, async { Ok(tls.await) }).await? {
+pub(crate) async fn accepted(shared: &Arc<Shared>, begun: Begun, ends: Ends, deadline: Instant) -> Result<Connection, ConnectError> {
+    let limit = shared.handshake_timeout();
+    let start = match begun {
+        Begun::Hello(start) => start,
+        Begun::Failed(error, Some(socket)) => return failed(socket, error, deadline).await,
+        Begun::Failed(error, None) => return Err(explain(error)),
+        Begun::Silent => return Err(ConnectError::Timeout { what: TLS_STEP, limit }),
+    };
+    let tls = start.into_stream(shared.acceptor.clone()).into_fallible();
+    match within(deadline, limit, TLS_STEP, async { Ok(tls.await) }).await? {
         Ok(mut tls) => {
-            let exporter = shared.secured(tls.get_mut().1)?;
-            hellos(shared, tls.into(), None, ends, exporter, deadline).await
+            shared.secured(tls.get_mut().1);
+            hellos(shared, tls.into(), None, ends, deadline).await
         }
         Err((error, socket)) => failed(socket, error, deadline).await,
     }
 }
 
 impl Shared {
-    /// What is to be done as soon as TLS is ready: gives the keying material for challenges.
-    fn secured<D>(&self, tls: &mut ConnectionCommon<D>) -> Result<[u8; 32], ConnectError> {
+    /// What is to be done as soon as TLS is ready.
+    pub(crate) fn secured<D>(&self, tls: &mut ConnectionCommon<D>) {
         tls.set_buffer_limit(Some(TLS_BUFFER));
         let count = if tls.handshake_kind() == Some(HandshakeKind::Resumed) { &self.resumed } else { &self.full };
         count.fetch_add(1, Ordering::Relaxed);
-        tls.export_keying_material([0; 32], Challenge::EXPORTER_LABEL, None).map_err(|error| ConnectError::Handshake(error.to_string()))
     }
 
-    /// The other side's key, if it's admitted, and that it speaks our protocol; or the error, and what to tell it.
-    fn verdict(&self, tls: &TlsStream<Socket>, expected: Option<&PeerId>) -> Result<(PeerId, Remote), (IdentityError, Closed)> {
-        let tls = tls.get_ref().1;
+    /// The other side's key, if it's admitted, and that it speaks this protocol of ours; or the error, and what to tell it.
+    pub(crate) fn verdict(
+        &self,
+        tls: &CommonState,
+        alpn: &[u8],
+        expected: Option<&PeerId>,
+    ) -> Result<(PeerId, Remote), (IdentityError, Closed)> {
         let who = self.local.judge(expected, tls.peer_certificates().unwrap_or_default())?;
-        match check_alpn(ALPN, tls.alpn_protocol()) {
+        match check_alpn(alpn, tls.alpn_protocol()) {
             Ok(()) => Ok(who),
             Err(error) => {
                 let closed = Closed::local(CloseCode::WrongVersion, error.to_string());
@@ -110,21 +131,39 @@ impl Shared {
     }
 }
 
+/// Keying material that both ends of this TLS connection share (RFC 8446, section 7.5).
+fn exported<const N: usize>(tls: &TlsStream<Socket>, label: &[u8]) -> Result<[u8; N], ConnectError> {
+    let exported = match tls {
+        TlsStream::Client(tls) => tls.get_ref().1.export_keying_material([0; N], label, None),
+        TlsStream::Server(tls) => tls.get_ref().1.export_keying_material([0; N], label, None),
+    };
+    exported.map_err(|error| ConnectError::Handshake(error.to_string()))
+}
+
 /// Judges the other side, exchanges hellos, and starts the session.
 async fn hellos(
     shared: &Arc<Shared>,
     mut tls: TlsStream<Socket>,
     expected: Option<&PeerId>,
     ends: Ends,
-    exporter: [u8; 32],
     deadline: Instant,
 ) -> Result<Connection, ConnectError> {
-    let (who, admit) = match shared.verdict(&tls, expected) {
+    let (who, admit) = match shared.verdict(tls.get_ref().1, ALPN, expected) {
         Ok(who) => (Ok(who), Ok(())),
         Err((error, closed)) => (Err(error), Err(closed)),
     };
+    let exporter = exported(&tls, Challenge::EXPORTER_LABEL)?;
+    let token = JoinToken::from(exported(&tls, JoinToken::EXPORTER_LABEL)?);
+    let (joining, carriers) = framing::carriers(shared.carriers.clone());
+    let mut extensions = hello::Extensions::default();
+    extensions.carriers = shared.most_carriers();
+    // Before the dialer can know that it's accepted: its JOIN may be here before its acceptance is.
+    let awaited = match (&who, expected) {
+        (Ok((peer, _)), None) if extensions.carriers > 1 => Some(shared.joins.await_from(token, *peer, joining.clone())),
+        _ => None,
+    };
     let terms = &shared.local.terms;
-    let exchanged = timeout_at(deadline, hello::exchange(&mut tls, terms, admit))
+    let exchanged = timeout_at(deadline, hello::exchange_with(&mut tls, terms, extensions, admit))
         .await
         .unwrap_or(Err(ConnectError::Timeout { what: "the hello", limit: shared.handshake_timeout() }));
     let ((peer, remote), (agreed, early)) = match (who, exchanged) {
@@ -143,6 +182,10 @@ async fn hellos(
             return Err(error);
         }
     };
+    let most = extensions.carriers.min(agreed.extensions().carriers);
+    let awaited = awaited.filter(|_| most > 1);
+    let numbers = joining::needed(&shared.carriers, &agreed, most);
+    let (path, counted) = (ends.path, joining.clone());
     let info = SessionInfo {
         transport: NAME,
         dialed: expected.is_some(),
@@ -150,20 +193,27 @@ async fn hellos(
         local_addr: ends.local_addr,
         remote_addr: ends.remote_addr,
         exporter,
-        path: ends.path,
+        path: Box::new(move || {
+            let mut path = path();
+            path.carriers = Some(counted.count());
+            path
+        }),
     };
     let (session, connection) = Session::start(info, agreed, terms.classes.clone(), terms.limits.clone());
     session.guard(shared.local.lists.clone(), peer);
+    if let (Some(_), Some(to), false) = (expected, ends.peer, numbers.is_empty()) {
+        joining::start(shared.clone(), session.clone(), joining::Join { to, peer, token, joining, numbers });
+    }
     let counted = shared.driven.count(&session);
     tokio::spawn(async move {
-        let _counted = counted;
-        framing::drive(tls, session, early).await;
+        let (_counted, _awaited) = (counted, awaited);
+        framing::drive_all(tls, session, early, carriers).await;
     });
     Ok(connection)
 }
 
 /// TLS failed: rustls has sent its alert.
-async fn failed(mut socket: Socket, error: io::Error, deadline: Instant) -> Result<Connection, ConnectError> {
+pub(crate) async fn failed<T>(mut socket: Socket, error: io::Error, deadline: Instant) -> Result<T, ConnectError> {
     let error = explain(error);
     // Only what *we* refuse is worth a wait: for a peer that should learn why, not for noise on the port.
     if matches!(&error, ConnectError::Identity(why) if !matches!(why, IdentityError::RefusedByRemote(_))) {
@@ -235,19 +285,21 @@ fn explain(error: io::Error) -> ConnectError {
 }
 
 /// What is known of the two ends before TLS owns the socket.
-struct Ends {
+pub(crate) struct Ends {
     local_addr: String,
     remote_addr: String,
+    peer: Option<SocketAddr>,
     path: Box<dyn Fn() -> PathStats + Send + Sync>,
 }
 
 impl Ends {
-    fn of(stream: TcpStream) -> (Socket, Self) {
+    pub(crate) fn of(stream: TcpStream) -> (Socket, Self) {
         let text = |addr: io::Result<SocketAddr>| addr.map(canonical).unwrap_or_default();
         let (local_addr, remote_addr) = (text(stream.local_addr()), text(stream.peer_addr()));
+        let peer = stream.peer_addr().ok();
         let socket = Socket::new(stream);
         let path = socket.path();
-        (socket, Self { local_addr, remote_addr, path })
+        (socket, Self { local_addr, remote_addr, peer, path })
     }
 }
 

@@ -1,17 +1,29 @@
-//! Listening: arrivals are handed out at once, their handshakes still to be done.
+//! Listening: arrivals are handed out as soon as they have begun, their handshakes still to be done. Those that join a
+//! connection are handed to it, and to nobody else.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use peerlane_transport::{ConnectError, Connection, ListenError, Listener, Upgrade, admission::Handshake};
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
-    time::{Instant, sleep},
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, sleep, timeout_at},
 };
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
-    handshake::{self, after, canonical},
-    socket,
+    handshake::{self, Begun, Ends, after, canonical},
+    joining,
     transport::Shared,
 };
 
@@ -19,17 +31,43 @@ use crate::{
 /// and asking at once again would take the processor from those.
 const REST: Duration = Duration::from_millis(50);
 
+/// How long the end of a silent arrival waits for somebody who accepts it, to be told.
+const SILENT_FOR: Duration = Duration::from_secs(1);
+
 /// Log lines about arrivals that came to nothing: one in this time at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Arrivals that have begun and that nobody has accepted yet, beside those whose tasks wait for room here. Count.
+const ARRIVALS: usize = 1;
+
 /// Where connections arrive. Dropping it frees the address; accepted connections live on.
+///
+/// Arrivals are taken from the kernel by a task of the listener's own, whether or not somebody [accepts](Listener::accept):
+/// some of them belong to connections that stand, and are nobody's to accept. All hold permits of the gate from the start.
 pub struct TcpListener {
-    shared: Arc<Shared>,
-    listener: tokio::net::TcpListener,
     local: SocketAddr,
-    denied: Throttle,
-    failed: Throttle,
-    resting: bool,
+    socket: Arc<Listening>,
+    arrivals: mpsc::Receiver<TcpUpgrade>,
+    task: AbortHandle,
+}
+
+/// The listening socket, until the listener is dropped: then the address is free at once.
+struct Listening(Mutex<Option<tokio::net::TcpListener>>);
+
+impl Listening {
+    /// `None`: nobody listens any more.
+    async fn accept(&self) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        poll_fn(|cx| match &*self.lock() {
+            Some(socket) => socket.poll_accept(cx).map(Some),
+            None => Poll::Ready(None),
+        })
+        .await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<tokio::net::TcpListener>> {
+        // Nothing panics between lock and unlock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for TcpListener {
@@ -38,10 +76,17 @@ impl fmt::Debug for TcpListener {
     }
 }
 
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        drop(self.socket.lock().take());
+        self.task.abort();
+    }
+}
+
 impl TcpListener {
     pub(crate) fn bind(shared: Arc<Shared>, local: SocketAddr) -> Result<Self, ListenError> {
         let bound = || -> io::Result<tokio::net::TcpListener> {
-            let socket = socket::open(local, &shared.config, shared.idle_timeout())?;
+            let socket = shared.settings.open(local)?;
             // A restarted peer gets its port back though connections of its former life are still in TIME-WAIT. (Windows
             // means something else by it: that somebody else may have the port too.)
             #[cfg(not(windows))]
@@ -53,27 +98,11 @@ impl TcpListener {
         let fail = |source| ListenError::Bind { addr: local.to_string(), source };
         let listener = bound().map_err(fail)?;
         let local = listener.local_addr().map_err(fail)?;
-        Ok(Self { shared, listener, local, denied: Throttle::default(), failed: Throttle::default(), resting: false })
-    }
-
-    /// Lets an arrival in, or closes it without a word: whoever floods us isn't worth a handshake.
-    fn admit(&mut self, stream: TcpStream, remote: SocketAddr) -> Option<TcpUpgrade> {
-        let now = Instant::now();
-        let permit = match self.shared.local.gate.admit(remote.ip(), now) {
-            Ok(permit) => permit,
-            Err(why) => {
-                self.denied.log(now, |skipped| tracing::warn!(remote = %canonical(remote), %why, skipped, "arrival not admitted"));
-                // A reset: nothing of a flood is kept, not even in TIME-WAIT.
-                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-                return None;
-            }
-        };
-        if let Err(error) = socket::tune(&SockRef::from(&stream), &self.shared.config, self.shared.idle_timeout()) {
-            self.failed.log(now, |skipped| tracing::debug!(remote = %canonical(remote), %error, skipped, "arrival ended at once"));
-            return None;
-        }
-        let deadline = after(self.shared.handshake_timeout());
-        Some(TcpUpgrade { shared: self.shared.clone(), stream, remote, permit, deadline })
+        let socket = Arc::new(Listening(Mutex::new(Some(listener))));
+        let (give, arrivals) = mpsc::channel(ARRIVALS);
+        let arriving = Arriving { shared, local, give, denied: Throttle::default(), failed: Throttle::default() };
+        let task = tokio::spawn(arriving.run(socket.clone())).abort_handle();
+        Ok(Self { local, socket, arrivals, task })
     }
 }
 
@@ -85,26 +114,105 @@ impl Listener for TcpListener {
         self.local
     }
 
+    /// The next arrival that has begun its handshake, or begun with something else; a silent one is shown when its time is
+    /// over, one that hangs up before it begins isn't. See [`Listener::accept`].
     async fn accept(&mut self) -> Result<TcpUpgrade, ListenError> {
-        loop {
-            if self.resting {
-                sleep(REST).await;
-                self.resting = false;
-            }
-            match self.listener.accept().await {
+        self.arrivals.recv().await.ok_or(ListenError::Closed)
+    }
+}
+
+/// Takes arrivals from the kernel.
+struct Arriving {
+    shared: Arc<Shared>,
+    local: SocketAddr,
+    give: mpsc::Sender<TcpUpgrade>,
+    denied: Throttle,
+    failed: Throttle,
+}
+
+impl Arriving {
+    async fn run(mut self, socket: Arc<Listening>) {
+        while let Some(accepted) = socket.accept().await {
+            match accepted {
                 Ok((stream, remote)) => {
-                    if let Some(upgrade) = self.admit(stream, remote) {
-                        return Ok(upgrade);
+                    if let Some(arrival) = self.admit(stream, remote) {
+                        tokio::spawn(arrival.begin(self.give.clone()));
                     }
                 }
                 Err(error) => {
-                    self.resting = !concerns_one_arrival(&error);
                     self.failed.log(Instant::now(), |skipped| {
                         tracing::warn!(local = %self.local, %error, skipped, "a connection couldn't be accepted; listening goes on");
                     });
+                    if !concerns_one_arrival(&error) {
+                        sleep(REST).await;
+                    }
                 }
             }
         }
+    }
+
+    /// Lets an arrival in, or closes it without a word: whoever floods us isn't worth a handshake.
+    fn admit(&mut self, stream: TcpStream, remote: SocketAddr) -> Option<Arrival> {
+        let now = Instant::now();
+        let permit = match self.shared.local.gate.admit(remote.ip(), now) {
+            Ok(permit) => permit,
+            Err(why) => {
+                self.denied.log(now, |skipped| tracing::warn!(remote = %canonical(remote), %why, skipped, "arrival not admitted"));
+                // A reset: nothing of a flood is kept, not even in TIME-WAIT.
+                let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+                return None;
+            }
+        };
+        if let Err(error) = self.shared.settings.tune(&SockRef::from(&stream)) {
+            self.failed.log(now, |skipped| tracing::debug!(remote = %canonical(remote), %error, skipped, "arrival ended at once"));
+            return None;
+        }
+        let deadline = after(self.shared.handshake_timeout());
+        Some(Arrival { shared: self.shared.clone(), stream, remote, permit, deadline })
+    }
+}
+
+/// A connection that has arrived. It holds a permit of the gate.
+struct Arrival {
+    shared: Arc<Shared>,
+    stream: TcpStream,
+    remote: SocketAddr,
+    permit: Handshake,
+    deadline: Instant,
+}
+
+impl Arrival {
+    /// Hears how it begins, and hands it to whom it belongs: to a connection that stands, or to whoever accepts the next.
+    async fn begin(self, give: mpsc::Sender<TcpUpgrade>) {
+        let Self { shared, stream, remote, permit, deadline } = self;
+        let (socket, ends) = Ends::of(stream);
+        let mut hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
+        let heard = tokio::select! {
+            biased;
+            // Nobody listens any more.
+            () = give.closed() => return,
+            heard = timeout_at(deadline, &mut hello) => heard,
+        };
+        let begun = match heard {
+            Ok(Ok(start)) if joining::is_join(&shared, &start) => {
+                match joining::accepted(&shared, start, deadline).await {
+                    Ok(()) => permit.succeeded(Instant::now()),
+                    Err(error) => tracing::debug!(remote = %canonical(remote), %error, "a TCP connection hasn't joined"),
+                }
+                return;
+            }
+            Ok(Ok(start)) => Begun::Hello(Box::new(start)),
+            // What isn't TLS is shown. Who hangs up before has wanted nothing yet, or to join what's over by now.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => Begun::Failed(error, hello.take_io()),
+            Ok(Err(error)) => {
+                tracing::debug!(remote = %canonical(remote), %error, "an arrival hung up before it began");
+                return;
+            }
+            Err(_) => Begun::Silent,
+        };
+        // One that nobody accepts in time gives its permit back. A silent one is told at once, if somebody hears it.
+        let last = deadline.max(Instant::now() + SILENT_FOR);
+        let _ = timeout_at(last, give.send(TcpUpgrade { shared, begun, ends, remote, permit, deadline })).await;
     }
 }
 
@@ -146,10 +254,10 @@ impl Throttle {
 /// A connection that has arrived, and isn't a peer yet. It holds a permit of the gate.
 pub struct TcpUpgrade {
     shared: Arc<Shared>,
-    stream: TcpStream,
+    begun: Begun,
+    ends: Ends,
     remote: SocketAddr,
     permit: Handshake,
-    /// TLS and hello together; it runs from the arrival on, since the permit is held from there.
     deadline: Instant,
 }
 
@@ -165,7 +273,7 @@ impl Upgrade for TcpUpgrade {
     }
 
     async fn upgrade(self) -> Result<Connection, ConnectError> {
-        let connection = handshake::accepted(&self.shared, self.stream, self.deadline).await?;
+        let connection = handshake::accepted(&self.shared, self.begun, self.ends, self.deadline).await?;
         self.permit.succeeded(Instant::now());
         Ok(connection)
     }

@@ -12,12 +12,20 @@ use std::{
 
 use peerlane_transport::{
     ConnectError, Connection, ListenError, Transport,
-    admission::LocalPeer,
+    admission::{LocalPeer, join},
     identity::{PeerAddr, TlsOptions},
 };
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+use rustls::ServerConfig;
+use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::{closing::Driven, config::TcpConfig, dial, listener::TcpListener, socket};
+use crate::{
+    closing::Driven,
+    config::TcpConfig,
+    dial,
+    joins::Joins,
+    listener::TcpListener,
+    socket::{Settings, Socket},
+};
 
 /// TLS 1.3 over TCP. Cheap to clone; clones share sessions to resume.
 #[derive(Clone)]
@@ -27,8 +35,15 @@ pub struct TcpTransport(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub(crate) local: LocalPeer,
     pub(crate) config: TcpConfig,
+    pub(crate) settings: Settings,
+    /// On which carrier each local class goes.
+    pub(crate) carriers: Vec<u8>,
     pub(crate) connector: TlsConnector,
-    pub(crate) acceptor: TlsAcceptor,
+    pub(crate) acceptor: Arc<ServerConfig>,
+    /// The same with the application protocol of a join. They share tickets with the others.
+    pub(crate) join_connector: TlsConnector,
+    pub(crate) join_acceptor: Arc<ServerConfig>,
+    pub(crate) joins: Arc<Joins<TlsStream<Socket>>>,
     pub(crate) driven: Arc<Driven>,
     pub(crate) full: AtomicU64,
     pub(crate) resumed: AtomicU64,
@@ -48,19 +63,28 @@ impl TcpTransport {
     /// A transport of this peer. Opens no connection; tries the options on a socket of its own.
     ///
     /// # Errors
-    /// [`ConnectError::Config`] for an option that the system refuses, naming it; [`ConnectError::Identity`] if TLS
-    /// can't be configured.
+    /// [`ConnectError::Config`] for an option that the system refuses, or carriers that the classes don't have, naming it;
+    /// [`ConnectError::Identity`] if TLS can't be configured.
     pub fn new(local: LocalPeer, config: TcpConfig) -> Result<Self, ConnectError> {
-        socket::check(&config, local.terms.limits.idle_timeout)?;
+        let settings = Settings::new(&config, local.terms.limits.idle_timeout)?;
+        let carriers = config.carriers.assign(&local.terms.classes)?;
         let mut options = TlsOptions::default();
         options.key_log = config.key_log;
-        let connector = Arc::new(local.tls.client_config(&options)?).into();
-        let acceptor = Arc::new(local.tls.server_config(&options)?).into();
+        let connector = local.tls.client_config(&options)?;
+        let acceptor = local.tls.server_config(&options)?;
+        let (mut join_connector, mut join_acceptor) = (connector.clone(), acceptor.clone());
+        join_connector.alpn_protocols = vec![join::ALPN.to_vec()];
+        join_acceptor.alpn_protocols = vec![join::ALPN.to_vec()];
         Ok(Self(Arc::new(Shared {
             local,
             config,
-            connector,
-            acceptor,
+            settings,
+            carriers,
+            connector: Arc::new(connector).into(),
+            acceptor: acceptor.into(),
+            join_connector: Arc::new(join_connector).into(),
+            join_acceptor: join_acceptor.into(),
+            joins: Arc::default(),
             driven: Arc::default(),
             full: AtomicU64::new(0),
             resumed: AtomicU64::new(0),
@@ -78,8 +102,16 @@ impl Shared {
         self.local.terms.limits.handshake_timeout
     }
 
-    pub(crate) fn idle_timeout(&self) -> Duration {
-        self.local.terms.limits.idle_timeout
+    /// TCP connections that one connection may have.
+    pub(crate) fn most_carriers(&self) -> u8 {
+        self.carriers.iter().max().map_or(1, |carrier| carrier + 1)
+    }
+
+    /// After how much silence the kernel looks whether a TCP connection without life signs of its own lives.
+    pub(crate) fn keep_alive_after(&self) -> Duration {
+        let limits = &self.local.terms.limits;
+        // The kernel counts in seconds.
+        limits.quiet_ping_interval.min(limits.idle_timeout / 3).max(Duration::from_secs(1))
     }
 }
 

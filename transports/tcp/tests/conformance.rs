@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use peerlane_tcp::{TcpConfig, TcpTransport};
+use peerlane_tcp::{Carriers, TcpConfig, TcpTransport};
 use peerlane_transport::{
     ConnectError,
     admission::LocalPeer,
@@ -11,13 +11,19 @@ use peerlane_transport::{
     identity::{PeerAddr, PeerId},
 };
 
-struct Tcp;
+struct Tcp(Carriers);
 
 impl Factory for Tcp {
     type Transport = TcpTransport;
 
     fn transport(&self, peer: &LocalPeer) -> Result<TcpTransport, ConnectError> {
-        TcpTransport::new(peer.clone(), TcpConfig::default())
+        let mut config = TcpConfig::default();
+        config.carriers = self.0.clone();
+        TcpTransport::new(peer.clone(), config)
+    }
+
+    fn apart(&self) -> bool {
+        self.0 != Carriers::One
     }
 
     fn local(&self) -> SocketAddr {
@@ -29,12 +35,22 @@ impl Factory for Tcp {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tcp_passes() {
+async fn passes(carriers: Carriers) {
     // Not isolated from loss, and no datagrams: TCP has one order.
     let claims = Capabilities { identity: true, kernel_queue: true, ..Capabilities::default() };
     let filter = std::env::var("PEERLANE_CONFORMANCE").unwrap_or_default();
-    let report = conformance::run_only(Tcp, claims, &filter).await;
+    let report = conformance::run_only(Tcp(carriers), claims, &filter).await;
     println!("{report}");
     report.assert_passed();
+}
+
+/// As it is by default: two TCP connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_passes() {
+    passes(Carriers::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_passes_on_one_connection() {
+    passes(Carriers::One).await;
 }

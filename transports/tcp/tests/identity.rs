@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use common::*;
+use futures_util::FutureExt;
 use peerlane_tcp::TcpConfig;
 use peerlane_transport::{
     CloseCode, Closed, ClosedBy, ConnectError, Control, ListenError, Listener, Transport, Upgrade,
@@ -130,7 +131,7 @@ async fn connect_and_close(dialer: &Node, listener: &mut peerlane_tcp::TcpListen
 
 #[tokio::test]
 async fn sessions_are_resumed_and_the_lists_still_asked() {
-    let (a, b) = (Node::new(1), Node::new(2));
+    let (a, b) = (Node::with(1, "test", |_| {}, one_carrier()), Node::new(2));
     let (mut listener, addr) = b.listen().await;
     for _ in 0..5 {
         connect_and_close(&a, &mut listener, &addr).await;
@@ -251,15 +252,22 @@ async fn garbage_is_refused_and_the_next_peer_connects() {
     let Host::Address(to) = addr.host else { panic!() };
     for garbage in [&b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..], &[0; 100], &[0x16, 0x03, 0x01, 0xff, 0xff, 0x00], &[0xff; 70_000]] {
         let mut stream = TcpStream::connect(to).await.unwrap();
-        let upgrade = listener.accept().await.unwrap();
         // The far side may hang up in the middle of so much.
         let writing = async {
             let _ = stream.write_all(garbage).await;
-            let _ = stream.shutdown().await;
         };
-        let (result, ()) = bounded(async { tokio::join!(upgrade.upgrade(), writing) }).await;
+        let accepting = async { listener.accept().await.unwrap().upgrade().await };
+        let (result, ()) = bounded(async { tokio::join!(accepting, writing) }).await;
         assert!(matches!(result, Err(ConnectError::Handshake(_) | ConnectError::Io(_))), "{result:?}");
     }
+    // Those that hang up before they have said what they want are shown to nobody.
+    for begun in [&b""[..], &[0x16], &[0x16, 0x03, 0x01, 0x00, 0xff, 0x01]] {
+        let mut stream = TcpStream::connect(to).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        stream.shutdown().await.unwrap();
+        bounded(stream.read_to_end(&mut Vec::new())).await.unwrap();
+    }
+    until(|| b.local.gate.stats().strangers == 0).await;
     let (dialed, accepted) = try_meet(&a, &mut listener, &addr).await;
     assert!(dialed.is_ok() && accepted.is_ok());
     assert_eq!(b.local.gate.stats().strangers, 0);
@@ -283,14 +291,14 @@ async fn a_dialer_meets_something_else_on_the_port() {
 #[tokio::test]
 async fn a_silent_connection_ends_at_the_timeout_and_holds_up_nobody() {
     let limit = Duration::from_millis(700);
-    let a = Node::new(1);
+    let a = Node::with(1, "test", |_| {}, one_carrier());
     let b = Node::with(2, "test", |local| local.terms.limits.handshake_timeout = limit, TcpConfig::default());
     let (mut listener, addr) = b.listen().await;
     let Host::Address(to) = addr.host else { panic!() };
 
     // Silent from the first byte on; and silent after TLS, where the hello should be.
     let _silent = TcpStream::connect(to).await.unwrap();
-    let first = tokio::spawn(listener.accept().await.unwrap().upgrade());
+    until(|| b.local.gate.stats().strangers == 1).await;
     let dialing = tokio::spawn(dial_by_hand(a.client(), b.id(), to));
     let upgrade = tokio::spawn(listener.accept().await.unwrap().upgrade());
     let _tls = dialing.await.unwrap().unwrap();
@@ -298,8 +306,10 @@ async fn a_silent_connection_ends_at_the_timeout_and_holds_up_nobody() {
 
     let (dialed, accepted) = try_meet(&a, &mut listener, &addr).await;
     assert!(dialed.is_ok() && accepted.is_ok());
-    assert!(!first.is_finished(), "the slow one is still at it");
+    assert!(!upgrade.is_finished(), "the slow one is still at it");
 
+    // The one that said nothing is shown when its time is over.
+    let first = tokio::spawn(bounded(listener.accept()).await.unwrap().upgrade());
     for (handshake, step) in [(first, "TLS"), (upgrade, "hello")] {
         let error = bounded(handshake).await.unwrap().unwrap_err();
         assert!(matches!(&error, ConnectError::Timeout { what, limit: l } if what.contains(step) && *l == limit), "{error}");
@@ -336,11 +346,11 @@ async fn nobody_there_and_a_port_taken_are_errors_with_the_address() {
     assert!(matches!(&taken, ListenError::Bind { addr, .. } if *addr == listener.local().to_string()), "{taken}");
     assert!(taken.to_string().contains("another program"));
     drop(listener);
+    // The port is free at once.
+    let Host::Address(to) = addr.host else { panic!() };
+    drop(b.transport.listen(&to).now_or_never().unwrap().unwrap());
     let error = a.transport.dial(&addr).await.unwrap_err();
     assert!(matches!(&error, ConnectError::Unreachable { addr: a, .. } if *a == addr.to_string()), "{error}");
-    // And the port is free again.
-    let Host::Address(to) = addr.host else { panic!() };
-    b.transport.listen(&to).await.unwrap();
 }
 
 #[tokio::test]
@@ -363,9 +373,9 @@ async fn a_closed_gate_denies_counts_and_opens_again() {
     let (a, b) = (Node::new(1), Node::with_gate(2, config));
     let (mut listener, addr) = b.listen().await;
     let Host::Address(to) = addr.host else { panic!() };
-    let first = TcpStream::connect(to).await.unwrap();
+    let first = tokio::spawn(dial_by_hand(a.client(), b.id(), to));
     let held = listener.accept().await.unwrap();
-    assert_eq!(held.remote_addr(), first.local_addr().unwrap().to_string());
+    assert!(held.remote_addr().starts_with("127.0.0.1:"));
     {
         let accepting = listener.accept();
         tokio::pin!(accepting);
@@ -382,6 +392,7 @@ async fn a_closed_gate_denies_counts_and_opens_again() {
     assert_eq!((b.local.gate.stats().denied_busy, b.local.gate.stats().admitted), (1, 1));
     // An upgrade that's dropped gives its permit back.
     drop(held);
+    assert!(bounded(first).await.unwrap().is_err());
     let (dialed, accepted) = try_meet(&a, &mut listener, &addr).await;
     assert!(dialed.is_ok() && accepted.is_ok());
 }

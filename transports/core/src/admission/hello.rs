@@ -6,9 +6,13 @@
 //!
 //! HELLO's body: version (2 bytes) | network (1 byte length, name) | idle timeout (varint, ms) | count of
 //! classes (1 byte) | per class: name (1 byte length, name) | flags (1 byte: 1 Fifo, 2 Datagram) | largest
-//! message (varint) | window (varint) | large lanes (1 byte) | large window (varint). Extensions follow to the end: tag
-//! (varint) | length (varint) | value. One with an even tag is ignored by who doesn't know it; one with an odd tag is
-//! refused. There are none yet.
+//! message (varint) | window (varint) | large lanes (1 byte) | large window (varint). Extensions follow to the end, 16 at
+//! most and none twice: tag (varint) | length (varint) | value. One with an even tag is ignored by who doesn't know it;
+//! one with an odd tag is refused.
+//!
+//! | tag | name | value |
+//! |---|---|---|
+//! | 2 | carriers | 1 byte: how many byte streams may carry this connection together, 1 to 255. Absent: 1 |
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,6 +54,60 @@ impl Terms {
     }
 }
 
+/// What a transport announces behind the classes, and what the other side announced there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Extensions {
+    /// Byte streams that may carry one connection together, at least 1, the default.
+    pub carriers: u8,
+}
+
+impl Default for Extensions {
+    fn default() -> Self {
+        Self { carriers: 1 }
+    }
+}
+
+/// The tag of [`Extensions::carriers`].
+const CARRIERS: u64 = 2;
+
+impl Extensions {
+    fn encode(&self, out: &mut BytesMut) {
+        if self.carriers > 1 {
+            varint::put(out, CARRIERS);
+            varint::put(out, 1);
+            out.put_u8(self.carriers);
+        }
+    }
+
+    /// Reads all that stands behind the classes.
+    fn decode(body: &mut Bytes) -> Result<Self, &'static str> {
+        let mut found = Self::default();
+        let mut tags = Vec::new();
+        while !body.is_empty() {
+            let (Some(tag), Some(len)) = (varint::get(body), varint::get(body)) else { return Err("a broken extension") };
+            let len = usize::try_from(len).ok().filter(|len| *len <= body.len()).ok_or("a broken extension")?;
+            let value = body.split_to(len);
+            if tags.contains(&tag) {
+                return Err("an extension that comes twice");
+            }
+            if tags.len() == limits::MAX_EXTENSIONS {
+                return Err("too many extensions");
+            }
+            tags.push(tag);
+            match tag {
+                CARRIERS => match value[..] {
+                    [carriers] if carriers > 0 => found.carriers = carriers,
+                    _ => return Err("a broken number of carriers"),
+                },
+                _ if tag % 2 == 1 => return Err("an extension that must be understood and isn't"),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
 /// What a hello agreed.
 #[derive(Debug, Clone)]
 pub struct Agreed {
@@ -61,6 +119,8 @@ pub struct Agreed {
     pub(crate) from_remote: Vec<Option<ClassId>>,
     /// The smaller idle timeout.
     pub(crate) idle_timeout: Duration,
+    /// What the other side announced behind its classes.
+    pub(crate) extensions: Extensions,
 }
 
 impl Agreed {
@@ -71,12 +131,28 @@ impl Agreed {
             known: vec![true; terms.classes.len()],
             from_remote: terms.classes.iter().map(|(id, _)| Some(id)).collect(),
             idle_timeout: terms.limits.idle_timeout,
+            extensions: Extensions::default(),
         }
+    }
+
+    /// What the other side announced behind its classes.
+    pub fn extensions(&self) -> Extensions {
+        self.extensions
+    }
+
+    /// Whether the other side has this class too, by the local index.
+    pub fn has_class(&self, class: ClassId) -> bool {
+        self.known.get(class.index()).copied().unwrap_or(false)
     }
 }
 
-/// The body of a HELLO.
+/// The body of a HELLO without extensions.
 pub fn encode(terms: &Terms) -> Bytes {
+    encode_with(terms, Extensions::default())
+}
+
+/// The body of a HELLO.
+pub fn encode_with(terms: &Terms, extensions: Extensions) -> Bytes {
     let mut out = BytesMut::new();
     let name = |out: &mut BytesMut, name: &str| {
         out.put_u8(name.len().min(255) as u8);
@@ -94,6 +170,7 @@ pub fn encode(terms: &Terms) -> Bytes {
         out.put_u8(class.large_lanes);
         varint::put(&mut out, class.large_window as u64);
     }
+    extensions.encode(&mut out);
     out.freeze()
 }
 
@@ -132,21 +209,6 @@ fn announced(body: &mut Bytes) -> Option<Announced> {
         large_lanes,
         large_window,
     })
-}
-
-/// Judges what stands behind the classes. No extension is known yet, so this is what keeps the place open for them.
-fn extensions(body: &mut Bytes) -> Result<(), &'static str> {
-    while !body.is_empty() {
-        let (Some(tag), Some(len)) = (varint::get(body), varint::get(body)) else { return Err("a broken extension") };
-        if len > body.len() as u64 {
-            return Err("a broken extension");
-        }
-        body.advance(len as usize);
-        if tag % 2 == 1 {
-            return Err("an extension that must be understood and isn't");
-        }
-    }
-    Ok(())
 }
 
 /// Judges the other side's hello.
@@ -192,10 +254,11 @@ pub fn judge(terms: &Terms, mut body: Bytes) -> Result<Agreed, Closed> {
             ours.max_message = ours.max_message.min(limits::SMALL_MESSAGE);
         }
     }
-    extensions(&mut body).map_err(|what| Closed::local(CloseCode::BadHello, what))?;
+    let extensions = Extensions::decode(&mut body).map_err(|what| Closed::local(CloseCode::BadHello, what))?;
     let sending =
         ClassTable::new(sending).map_err(|error| Closed::local(CloseCode::BadHello, format!("the other side's classes: {error}")))?;
-    Ok(Agreed { sending, known, from_remote, idle_timeout: terms.limits.idle_timeout.min(idle.max(Duration::from_secs(1))) })
+    let idle_timeout = terms.limits.idle_timeout.min(idle.max(Duration::from_secs(1)));
+    Ok(Agreed { sending, known, from_remote, idle_timeout, extensions })
 }
 
 /// Exchanges hellos over the control stream: bare control frames, no lane bytes yet. `admit` is this side's verdict
@@ -213,11 +276,27 @@ pub async fn exchange<IO: AsyncRead + AsyncWrite + Unpin + Send>(
     terms: &Terms,
     admit: Result<(), Closed>,
 ) -> Result<(Agreed, BytesMut), ConnectError> {
+    exchange_with(io, terms, Extensions::default(), admit).await
+}
+
+/// The same, announcing extensions.
+///
+/// # Errors
+/// As [`exchange`].
+///
+/// # Cancel safety
+/// As [`exchange`].
+pub async fn exchange_with<IO: AsyncRead + AsyncWrite + Unpin + Send>(
+    io: &mut IO,
+    terms: &Terms,
+    extensions: Extensions,
+    admit: Result<(), Closed>,
+) -> Result<(Agreed, BytesMut), ConnectError> {
     let mut input = BytesMut::with_capacity(1024);
     if let Err(refusal) = admit {
         return refuse(io, refusal).await;
     }
-    say(io, &mut input, &Control::Hello(encode(terms))).await?;
+    say(io, &mut input, &Control::Hello(encode_with(terms, extensions))).await?;
     let agreed = match next(io, &mut input).await? {
         Control::Hello(body) => match judge(terms, body) {
             Ok(agreed) => agreed,
@@ -243,7 +322,11 @@ async fn write<IO: AsyncWrite + Unpin + Send>(io: &mut IO, frame: &Control) -> R
 
 /// Writes a frame. A side that refuses hangs up without waiting for ours: then what counts is its reason, which can
 /// still be read, and not that we couldn't write.
-async fn say<IO: AsyncRead + AsyncWrite + Unpin + Send>(io: &mut IO, input: &mut BytesMut, frame: &Control) -> Result<(), ConnectError> {
+pub(super) async fn say<IO: AsyncRead + AsyncWrite + Unpin + Send>(
+    io: &mut IO,
+    input: &mut BytesMut,
+    frame: &Control,
+) -> Result<(), ConnectError> {
     let Err(unwritten) = write(io, frame).await else { return Ok(()) };
     loop {
         match next(io, input).await {
@@ -254,7 +337,7 @@ async fn say<IO: AsyncRead + AsyncWrite + Unpin + Send>(io: &mut IO, input: &mut
     }
 }
 
-async fn refuse<IO: AsyncRead + AsyncWrite + Unpin + Send, T>(io: &mut IO, refusal: Closed) -> Result<T, ConnectError> {
+pub(super) async fn refuse<IO: AsyncRead + AsyncWrite + Unpin + Send, T>(io: &mut IO, refusal: Closed) -> Result<T, ConnectError> {
     if refusal.by == ClosedBy::Local {
         let frame = Control::Close { code: refusal.code.number(), reason: Bytes::copy_from_slice(refusal.reason.as_bytes()) };
         // It's over either way; the other side is told if it still listens.
@@ -265,7 +348,7 @@ async fn refuse<IO: AsyncRead + AsyncWrite + Unpin + Send, T>(io: &mut IO, refus
     Err(refusal.into())
 }
 
-async fn next<IO: AsyncRead + AsyncWrite + Unpin + Send>(io: &mut IO, input: &mut BytesMut) -> Result<Control, ConnectError> {
+pub(super) async fn next<IO: AsyncRead + AsyncWrite + Unpin + Send>(io: &mut IO, input: &mut BytesMut) -> Result<Control, ConnectError> {
     loop {
         match Control::decode(input) {
             Ok(Some(frame)) => return Ok(frame),
@@ -315,13 +398,26 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_extension_is_ignored_if_it_may_be() {
+    fn extensions_are_read_ignored_or_refused_by_their_tag() {
         let terms = terms("n");
-        let judged = |extensions: &[u8]| judge(&terms, [&encode(&terms), extensions].concat().into()).map_err(|closed| closed.code);
-        assert!(judged(&[]).is_ok());
-        assert!(judged(&[2, 3, 7, 7, 7, 0x40, 0x40, 0]).is_ok());
-        for bad in [&[1, 0][..], &[2, 1, 0, 3, 0], &[2, 2, 0], &[2], &[0x40]] {
-            assert_eq!(judged(bad).unwrap_err(), CloseCode::BadHello, "{bad:?}");
+        let judged = |extensions: &[u8]| {
+            let judged = judge(&terms, [&encode(&terms), extensions].concat().into());
+            judged.map(|agreed| agreed.extensions).map_err(|closed| closed.code)
+        };
+        let carriers = |carriers| Ok(Extensions { carriers });
+        for carriers in [1, 2, 255] {
+            let extensions = Extensions { carriers };
+            assert_eq!(judge(&terms, encode_with(&terms, extensions)).unwrap().extensions(), extensions);
+        }
+        assert_eq!(encode_with(&terms, Extensions::default()), encode(&terms));
+        assert_eq!(judged(&[]), carriers(1));
+        assert_eq!(judged(&[4, 3, 7, 7, 7, 0x40, 0x40, 0, 2, 1, 3]), carriers(3));
+        let many = |count: u8| (2..count + 2).flat_map(|n| [2 * n, 0]).collect::<Vec<_>>();
+        assert_eq!(judged(&many(limits::MAX_EXTENSIONS as u8)), carriers(1));
+        let too_many = many(limits::MAX_EXTENSIONS as u8 + 1);
+        let twice = [4, 0, 4, 0];
+        for bad in [&[1, 0][..], &[4, 1, 0, 3, 0], &[4, 2, 0], &[4], &[0x40], &[2, 0], &[2, 1, 0], &[2, 2, 1, 1], &twice, &too_many] {
+            assert_eq!(judged(bad), Err(CloseCode::BadHello), "{bad:?}");
         }
     }
 

@@ -97,20 +97,31 @@ impl From<DatagramState> for Offer {
     }
 }
 
+/// What is to be said of the other side's lanes, on the carrier of their class.
 #[derive(Debug, Default)]
-struct ControlOut {
-    ping: Option<u64>,
-    /// The latest PING's nonce only: replies can't pile up.
-    pong: Option<u64>,
+struct LanesOut {
     /// Latest credit total per lane; one entry a lane at most.
     credits: Vec<(Lane, u64)>,
     /// Slots to free; one entry a lane at most, since the lane can't be used again before.
     releases: Vec<Lane>,
     /// Streamed messages that aren't wanted; bounded by the lanes as well.
     stops: Vec<(Lane, u64, u32)>,
+}
+
+#[derive(Debug, Default)]
+struct ControlOut {
+    ping: Option<u64>,
+    /// The latest PING's nonce only: replies can't pile up.
+    pong: Option<u64>,
+    /// By carrier.
+    lanes: [LanesOut; limits::MAX_CARRIERS],
+    /// On which carrier that is, by the other side's class index.
+    carriers: [u8; limits::MAX_CLASSES],
     /// To be told: reliable messages in all.
     finished: Option<u64>,
     drained: bool,
+    /// Carriers that classes go on from here on; one entry a carrier at most.
+    moved: Vec<u8>,
 }
 
 struct State {
@@ -389,14 +400,18 @@ impl Outbox {
     /// # Cancel safety
     /// Cancel-safe: nothing is taken unless the call completes. One driver at a time.
     pub async fn ready(&self, max: usize, offer: impl Into<Offer>) -> Outgoing {
-        let offer = offer.into();
+        self.ready_on(0, max, offer.into()).await
+    }
+
+    /// The same for one carrier. All carriers of a connection are driven by one task: one of them is woken for all.
+    pub(crate) async fn ready_on(&self, carrier: u8, max: usize, offer: Offer) -> Outgoing {
         std::future::poll_fn(|cx| {
-            if let Some(next) = self.next(max, offer) {
+            if let Some(next) = self.next_on(carrier, max, offer) {
                 return Poll::Ready(next);
             }
             self.wake.register(cx.waker());
             // Asked again: something may have come between the answer and the registration.
-            self.next(max, offer).map_or(Poll::Pending, Poll::Ready)
+            self.next_on(carrier, max, offer).map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
@@ -404,11 +419,18 @@ impl Outbox {
     /// The next piece in the scheduler's order, at most `max` bytes of a lane; `None` if nothing may go now
     /// (register, then ask once more before sleeping).
     pub fn next(&self, max: usize, offer: impl Into<Offer>) -> Option<Outgoing> {
-        let offer = offer.into();
+        self.next_on(0, max, offer.into())
+    }
+
+    /// The same for one carrier: each class goes where it was put by [`carry`](Self::carry), and so does what is said of the
+    /// other side's lanes; all other control frames go on carrier 0.
+    fn next_on(&self, carrier: u8, max: usize, offer: Offer) -> Option<Outgoing> {
         let mut state = self.state.lock();
         let state = &mut *state;
-        self.finish_if_counted(state);
-        if let Some(control) = state.control.encode() {
+        if carrier == 0 {
+            self.finish_if_counted(state);
+        }
+        if let Some(control) = state.control.encode(carrier) {
             return Some(Outgoing::Control(control));
         }
         if state.closed.is_some() {
@@ -418,7 +440,11 @@ impl Outbox {
             let classes = &mut state.classes;
             let apart = |class: ClassId, queue: &mut ClassQueue| Apart::of(&self.table[class], offer, queue);
             let mut blocked = 0u16;
-            let picked = state.scheduler.pick(|class| {
+            let scheduler = &state.scheduler;
+            let picked = scheduler.pick(|class| {
+                if scheduler.group(class) != carrier {
+                    return false;
+                }
                 let queue = &mut classes[class.index()];
                 let open = match apart(class, queue) {
                     Some(Apart::Later) => false,
@@ -431,7 +457,7 @@ impl Outbox {
                 open
             });
             if blocked != 0 {
-                state.scheduler.skip_blocked(|class| blocked & (1 << class.0) != 0);
+                state.scheduler.skip_blocked(carrier, |class| blocked & (1 << class.0) != 0);
             }
             let class = picked?;
             let now = Instant::now();
@@ -491,6 +517,21 @@ impl Outbox {
     /// The transport may take more again, on any lane.
     pub fn unblock(&self) {
         self.state.lock().classes.iter_mut().for_each(ClassQueue::unblock);
+    }
+
+    /// From now on these classes, and what is to be said of these classes of the other side, go on another carrier than the
+    /// first; MOVED, behind all that has left on that, says so.
+    pub(crate) fn carry(&self, carrier: u8, classes: impl Fn(ClassId) -> bool, remote: impl Fn(u8) -> bool) {
+        let mut state = self.state.lock();
+        for (class, _) in self.table.iter().filter(|(class, _)| classes(*class)) {
+            state.scheduler.set_group(class, carrier);
+        }
+        for (_, place) in (0..).zip(&mut state.control.carriers).filter(|(class, _)| remote(*class)) {
+            *place = carrier;
+        }
+        state.control.moved.push(carrier);
+        drop(state);
+        self.wake.wake();
     }
 
     /// Says how many messages there are in all, as soon as that's known: the other side can make room for them, however
@@ -558,9 +599,10 @@ impl Outbox {
 
     pub(crate) fn credit(&self, lane: Lane, total: u64) {
         let mut state = self.state.lock();
-        match state.control.credits.iter_mut().find(|(l, _)| *l == lane) {
+        let out = state.control.lanes_out(lane);
+        match out.credits.iter_mut().find(|(l, _)| *l == lane) {
             Some((_, t)) => *t = total,
-            None => state.control.credits.push((lane, total)),
+            None => out.credits.push((lane, total)),
         }
         drop(state);
         self.wake.wake();
@@ -569,20 +611,22 @@ impl Outbox {
     pub(crate) fn release(&self, lane: Lane) {
         let mut state = self.state.lock();
         // Credit for a use of the lane that is over would be taken for the next one's.
-        state.control.credits.retain(|(l, _)| *l != lane);
-        state.control.releases.push(lane);
+        let out = state.control.lanes_out(lane);
+        out.credits.retain(|(l, _)| *l != lane);
+        out.releases.push(lane);
         drop(state);
         self.wake.wake();
     }
 
     pub(crate) fn stop(&self, lane: Lane, number: u64, code: u32) {
         let mut state = self.state.lock();
-        if !state.control.stops.iter().any(|(l, n, _)| (*l, *n) == (lane, number)) {
+        let stops = &mut state.control.lanes_out(lane).stops;
+        if !stops.iter().any(|(l, n, _)| (*l, *n) == (lane, number)) {
             // A sender that starts messages faster than it reads our STOPs loses the oldest: it's told by the next.
-            if state.control.stops.len() >= limits::MAX_CLASSES * 16 {
-                state.control.stops.remove(0);
+            if stops.len() >= limits::MAX_CLASSES * 16 {
+                stops.remove(0);
             }
-            state.control.stops.push((lane, number, code));
+            stops.push((lane, number, code));
         }
         drop(state);
         self.wake.wake();
@@ -689,125 +733,54 @@ impl OpenStream {
     }
 }
 
-impl ControlOut {
-    fn encode(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        if let Some(nonce) = self.pong.take() {
-            Control::Pong(nonce).encode(&mut out);
-        }
-        if let Some(nonce) = self.ping.take() {
-            Control::Ping(nonce).encode(&mut out);
-        }
+impl LanesOut {
+    fn encode(&mut self, out: &mut BytesMut) {
         for (lane, total) in self.credits.drain(..) {
-            Control::Credit { lane, total }.encode(&mut out);
+            Control::Credit { lane, total }.encode(out);
         }
         for (lane, number, code) in self.stops.drain(..) {
-            Control::Stop { lane, number, code }.encode(&mut out);
+            Control::Stop { lane, number, code }.encode(out);
         }
         for lane in self.releases.drain(..) {
-            Control::Release(lane).encode(&mut out);
+            Control::Release(lane).encode(out);
         }
-        if let Some(messages) = self.finished.take() {
-            Control::Finished { messages }.encode(&mut out);
+    }
+}
+
+impl ControlOut {
+    /// Where to say something of a lane of the other side.
+    fn lanes_out(&mut self, lane: Lane) -> &mut LanesOut {
+        let carrier = self.carriers.get(usize::from(lane.class)).map_or(0, |carrier| usize::from(*carrier));
+        // In range: carriers are.
+        &mut self.lanes[carrier.min(limits::MAX_CARRIERS - 1)]
+    }
+
+    fn encode(&mut self, carrier: u8) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        let first = carrier == 0;
+        if let Some(nonce) = self.pong.take_if(|_| first) {
+            Control::Pong(nonce).encode(&mut out);
         }
-        if std::mem::take(&mut self.drained) {
-            Control::Drained.encode(&mut out);
+        if let Some(nonce) = self.ping.take_if(|_| first) {
+            Control::Ping(nonce).encode(&mut out);
+        }
+        if let Some(lanes) = self.lanes.get_mut(usize::from(carrier)) {
+            lanes.encode(&mut out);
+        }
+        if first {
+            for carrier in self.moved.drain(..) {
+                Control::Moved(carrier).encode(&mut out);
+            }
+            if let Some(messages) = self.finished.take() {
+                Control::Finished { messages }.encode(&mut out);
+            }
+            if std::mem::take(&mut self.drained) {
+                Control::Drained.encode(&mut out);
+            }
         }
         (!out.is_empty()).then(|| out.freeze())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, clippy::panic)]
-    use std::pin::pin;
-
-    use futures_util::FutureExt;
-
-    use super::*;
-    const CLASS: ClassId = ClassId(0);
-    const SIZE: usize = 8_000;
-
-    fn outbox(window: usize) -> Outbox {
-        let class = TrafficClass {
-            send_budget: 64 * cost(SIZE),
-            max_message: SIZE,
-            window,
-            ..TrafficClass::new("a", 1, Urgency::Bulk, Order::Any)
-        };
-        Outbox::new(ClassTable::new(vec![class]).unwrap(), vec![true])
-    }
-
-    fn message() -> Bytes {
-        Bytes::from_static(&[7; SIZE])
-    }
-
-    fn fill(outbox: &Outbox) {
-        (0..64).for_each(|_| assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued)));
-    }
-
-    /// Takes about one message's bytes.
-    fn take(outbox: &Outbox) -> usize {
-        match outbox.next(SIZE + 2, DatagramState::None) {
-            Some(Outgoing::Segment(segment)) => segment.bytes,
-            None => 0,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_time_that_senders_wait_is_counted_and_so_is_that_of_one_who_gave_up() {
-        let outbox = outbox(1 << 20);
-        fill(&outbox);
-        let blocked = || outbox.counters()[0].snapshot().blocked_time;
-        let second = std::time::Duration::from_secs(1);
-        assert!(tokio::time::timeout(second, outbox.send(CLASS, message())).await.is_err());
-        assert_eq!(blocked(), second);
-        let room = async {
-            tokio::time::sleep(second).await;
-            assert!((0..9).all(|_| take(&outbox) > 0));
-        };
-        let (sent, ()) = tokio::join!(outbox.send(CLASS, message()), room);
-        sent.unwrap();
-        assert_eq!(blocked(), 2 * second);
-        outbox.send(CLASS, message()).await.unwrap();
-        assert_eq!(blocked(), 2 * second, "there was room");
-    }
-
-    #[test]
-    fn a_waiting_sender_sleeps_until_an_eighth_of_the_budget_is_free() {
-        let outbox = outbox(1 << 20);
-        fill(&outbox);
-        let mut waiting = pin!(outbox.send(CLASS, message()));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        let taken = (1..=64).find(|_| {
-            assert!(take(&outbox) > 0);
-            waiting.as_mut().now_or_never().is_some()
-        });
-        assert!(taken.is_some_and(|taken| (8..=9).contains(&taken)), "{taken:?}");
-    }
-
-    #[test]
-    fn room_that_a_sender_no_longer_waits_for_is_everybodys() {
-        let outbox = outbox(1 << 20);
-        fill(&outbox);
-        {
-            let mut waiting = pin!(outbox.send(CLASS, message()));
-            assert!(waiting.as_mut().now_or_never().is_none());
-            take(&outbox);
-            take(&outbox);
-            assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Full { .. }), "it waits its turn");
-        }
-        assert!(matches!(outbox.try_send(CLASS, message()), TrySend::Queued));
-    }
-
-    #[test]
-    fn a_class_that_is_out_of_credit_holds_no_room_back() {
-        let outbox = outbox(20_000);
-        fill(&outbox);
-        let mut waiting = pin!(outbox.send(CLASS, message()));
-        assert!(waiting.as_mut().now_or_never().is_none());
-        while take(&outbox) > 0 {}
-        assert!(waiting.as_mut().now_or_never().is_some(), "the class can't send on, and there is room");
-    }
-}
+mod tests;

@@ -52,7 +52,8 @@ fn deep(class: &TrafficClass) -> TrafficClass {
 }
 
 /// All classes have something to send all the time, by far: each gets its share of the bytes delivered,
-/// less a tenth, and less what may wait somewhere between here and there.
+/// less a tenth, and less what may wait somewhere between here and there. If latency and bulk classes go apart, the share
+/// is that of all that goes with it, and neither kind gets less than a tenth in all.
 async fn shares_hold<F: Factory>(kit: &Kit<F>, table: &ClassTable, len: usize) -> Verdict {
     let pair = kit.pair(&terms_of(table.clone())).await?;
     let meter = Meter::new(table.len(), 4 * MIB as u64, 36 * MIB as u64);
@@ -60,8 +61,14 @@ async fn shares_hold<F: Factory>(kit: &Kit<F>, table: &ClassTable, len: usize) -
     let classes: Vec<_> = table.iter().map(|(class, _)| (class, len)).collect();
     fill(&pair.a, &classes, 30 * MIB)?;
     let delivered = meter.counted().await;
-    let (total, weights) = (delivered.iter().sum::<u64>(), table.iter().map(|(_, class)| u64::from(class.weight)).sum::<u64>());
+    let all = delivered.iter().sum::<u64>();
     for ((_, class), bytes) in table.iter().zip(&delivered) {
+        let beside = |other: &TrafficClass| !kit.factory.apart() || other.urgency == class.urgency;
+        let sum = |of: &dyn Fn(&TrafficClass, u64) -> u64| {
+            table.iter().zip(&delivered).filter(|((_, c), _)| beside(c)).map(|((_, c), n)| of(c, *n)).sum::<u64>()
+        };
+        let (total, weights) = (sum(&|_, bytes| bytes), sum(&|class, _| u64::from(class.weight)));
+        ensure!(total >= all / 10, "the {:?} classes get {total} of {all} bytes: {delivered:?}", class.urgency);
         let share = total * u64::from(class.weight) / weights;
         let least = (share * 9 / 10).saturating_sub(2 * MIB as u64);
         ensure!(*bytes >= least, "{} gets {bytes} of {total} bytes, its share is {share}: {delivered:?}", class.name);

@@ -86,6 +86,12 @@ pub trait Factory: Send + Sync + 'static {
         true
     }
 
+    /// Whether latency classes and bulk classes have ways of their own, so that floods on both get what the path gives them,
+    /// and weights hold among the one kind and among the other. No class starves all the same.
+    fn apart(&self) -> bool {
+        false
+    }
+
     /// Cuts the path between this factory's peers, or mends it: while it's cut nothing passes, and nobody is told.
     /// `false`: it can't; then the suite runs the other peer on a thread and a runtime of its own, which it stops or
     /// ends. A transport that is tested on a paused clock needs this method for some checks, since another runtime's

@@ -16,10 +16,12 @@
 //! | 8 | FINISHED | varint: reliable messages sent in all, streamed ones included; no more will follow |
 //! | 9 | DRAINED | - ; all that was sent has been taken in |
 //! | 10 | CLOSE | varint code, reason (UTF-8) |
+//! | 11 | JOIN | carrier, 48 bytes of token: this byte stream belongs to another one's connection ([`crate::admission::join`]) |
+//! | 12 | MOVED | carrier: classes of mine go on it from here on |
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::{class::Lane, limits, varint};
+use crate::{admission::JoinToken, class::Lane, limits, varint};
 
 /// A control frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +66,15 @@ pub enum Control {
         /// In words.
         reason: Bytes,
     },
+    /// First on a byte stream that is to carry a connection together with another one.
+    Join {
+        /// Which of the connection's byte streams it is to be, from 1.
+        carrier: u8,
+        /// What shows that it's meant by the connection's dialer.
+        token: JoinToken,
+    },
+    /// Classes of the sender's go on this carrier from here on: what comes on it comes after all that came before.
+    Moved(u8),
 }
 
 /// A control frame that can't be.
@@ -117,6 +128,15 @@ impl Control {
                 body.put_slice(&reason[..reason.len().min(limits::MAX_REASON)]);
                 10
             }
+            Self::Join { carrier, token } => {
+                body.put_u8(*carrier);
+                body.put_slice(token.as_bytes());
+                11
+            }
+            Self::Moved(carrier) => {
+                body.put_u8(*carrier);
+                12
+            }
         };
         out.put_u8(kind);
         varint::put(out, body.len() as u64);
@@ -158,6 +178,13 @@ impl Control {
             8 => Self::Finished { messages: number(&mut body)? },
             9 => Self::Drained,
             10 => Self::Close { code: number(&mut body)?.try_into().map_err(|_| bad)?, reason: std::mem::take(&mut body) },
+            11 => {
+                let carrier = body.try_get_u8().map_err(|_| bad)?;
+                let mut token = [0; JoinToken::LEN];
+                body.try_copy_to_slice(&mut token).map_err(|_| bad)?;
+                Self::Join { carrier, token: token.into() }
+            }
+            12 => Self::Moved(body.try_get_u8().map_err(|_| bad)?),
             _ => return Err(bad),
         };
         if body.has_remaining() { Err(bad) } else { Ok(Some(frame)) }
@@ -184,6 +211,8 @@ mod tests {
             Control::Finished { messages: 12 },
             Control::Drained,
             Control::Close { code: 3, reason: Bytes::from_static(b"because") },
+            Control::Join { carrier: 1, token: [9; JoinToken::LEN].into() },
+            Control::Moved(3),
         ]
     }
 
@@ -213,7 +242,7 @@ mod tests {
         }
 
         #[test]
-        fn a_long_declaration_is_refused_at_once(kind in 1u8..11, len in 2049u64..varint::MAX) {
+        fn a_long_declaration_is_refused_at_once(kind in 1u8..13, len in 2049u64..varint::MAX) {
             let mut bytes = BytesMut::new();
             bytes.put_u8(kind);
             varint::put(&mut bytes, len);

@@ -6,31 +6,31 @@
 //! payload. An empty frame ends a lane above slot 0. One write is at most one frame of 16 KiB: what is given to
 //! a byte stream can't be overtaken, so no more of it is given than that.
 //!
+//! A connection may go over several byte streams, *carriers*, each class on one of them ([`drive_all`]). All that is said
+//! here holds for each; of control frames only those that are about a lane go on another one than the first.
+//!
 //! Provided: credit per lane (a class that isn't read pauses only itself), bounded memory (a lane's window).
-//! Not provided: isolation from loss; that's the byte stream's order.
+//! Not provided: isolation from loss; that's the byte stream's order. Shares by weight between classes on different
+//! carriers: that's the path's decision.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    future::{Future, poll_fn},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Poll,
-    time::Duration,
-};
+mod carriers;
+mod lanes;
+
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered, task::AtomicWaker};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+pub use self::carriers::{Carriers, Joining, Place, carriers};
+use self::{
+    carriers::{Moves, Shared, carry_all},
+    lanes::Lanes,
+};
 use super::{Control, LaneSource, Session, settle};
 use crate::{
     CloseCode, Closed, ClosedBy,
-    class::{DatagramState, Lane, Outgoing},
-    limits,
-    sync::Mutex,
-    varint,
+    class::{Offer, Outgoing},
+    limits, varint,
 };
 
 /// The lane byte of control frames. Class 15, slot 15 can't be used for a lane in class framing.
@@ -39,8 +39,6 @@ const CONTROL: u8 = 0xff;
 const HEAD: usize = 5;
 /// Payload of a frame: head and payload are one TLS record (RFC 8446, section 5.1: 2^14 bytes).
 const PAYLOAD: usize = limits::QUANTUM - HEAD;
-/// Payloads below this are copied together: many tiny ones would cost more in bookkeeping than in bytes.
-const COPY_BELOW: usize = 8 * 1024;
 /// How long the last words of a connection may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -49,18 +47,31 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// # Cancel safety
 /// Dropping the future ends the connection without a word.
 pub async fn drive<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
-    settle(both_ways(io, session, early)).await;
+    let (_, none) = carriers(Vec::new());
+    drive_all(io, session, early, none).await;
 }
 
-async fn both_ways<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut) {
+/// The same for a connection that further byte streams may join: `io` is the one of the hello.
+///
+/// # Cancel safety
+/// As [`drive`].
+pub async fn drive_all<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut, further: Carriers<IO>) {
+    settle(both_ways(io, session, early, further)).await;
+}
+
+async fn both_ways<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut, mut further: Carriers<IO>) {
+    let shared = Shared { session: &session, lanes: Lanes::default(), moves: Moves::new(), of: std::mem::take(&mut further.of) };
     let (mut input, mut output) = tokio::io::split(io);
+    // Dropped last: a carrier that ended before this side's last words have been heard would look like a loss.
+    let mut others = std::pin::pin!(carry_all(further, &shared));
     {
         let reading = async {
-            let closed = read(&mut input, &session, early).await;
+            let closed = read(&mut input, &shared, early, 0).await;
             session.end(closed);
+            shared.lanes.end();
         };
         let writing = async {
-            if let Err(error) = write(&mut output, &session).await {
+            if let Err(error) = write(&mut output, &session, 0).await {
                 // The other side may have said why before it hung up; the reader finds that, or the end.
                 let _ = tokio::time::timeout(LAST_WORDS, session.over().cancelled()).await;
                 session.end(Closed::transport(CloseCode::Lost, error.to_string()));
@@ -72,8 +83,10 @@ async fn both_ways<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
             biased;
             () = writing => {}
             () = async { (&mut reading).await; std::future::pending().await } => {}
+            () = &mut others => {}
         }
     }
+    shared.lanes.end();
     if session.closed().is_some_and(|closed| closed.by == ClosedBy::Local) {
         hear_out(&mut input).await;
     }
@@ -87,19 +100,20 @@ pub(crate) async fn hear_out<R: AsyncRead + Unpin>(input: &mut R) {
     let _ = tokio::time::timeout(LAST_WORDS, hear).await;
 }
 
-async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std::io::Result<()> {
+/// Writes what goes on a carrier until the connection is over. The last words are the first carrier's.
+async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, number: u8) -> std::io::Result<()> {
     let (outbox, over) = (session.outbox(), session.over());
     let mut frame = BytesMut::with_capacity(limits::QUANTUM + HEAD);
     loop {
         // What is chosen can't be overtaken any more. So nothing is, until the byte stream has passed on what it has.
         let next = async {
             output.flush().await?;
-            Ok::<_, std::io::Error>(outbox.ready(PAYLOAD, DatagramState::None).await)
+            Ok::<_, std::io::Error>(outbox.ready_on(number, PAYLOAD, Offer::default()).await)
         };
         let next = tokio::select! {
             biased;
             next = next => next?,
-            () = over.cancelled() => return last_words(output, session, frame).await,
+            () = over.cancelled() => return last_words(output, session, number, frame).await,
         };
         match next {
             Outgoing::Control(control) => control.chunks(PAYLOAD).for_each(|piece| put(&mut frame, CONTROL, &[piece])),
@@ -122,7 +136,7 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session) -> std:
                     0 => return Err(std::io::ErrorKind::WriteZero.into()),
                     _ => continue,
                 },
-                () = over.cancelled() => return last_words(output, session, frame).await,
+                () = over.cancelled() => return last_words(output, session, number, frame).await,
             }
         }
     }
@@ -139,8 +153,12 @@ fn head(frame: &mut BytesMut, lane: u8, len: usize) {
     varint::put(frame, len as u64);
 }
 
-/// Completes the frame begun, and says CLOSE if this side ended the connection.
-async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, mut frame: BytesMut) -> std::io::Result<()> {
+/// Completes the frame begun, and says CLOSE if this side ended the connection: on the first carrier. Another one's end
+/// means nothing any more.
+async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, number: u8, mut frame: BytesMut) -> std::io::Result<()> {
+    if number > 0 {
+        return Ok(());
+    }
     if let Some(Closed { by: ClosedBy::Local, code, reason }) = session.closed() {
         let mut body = BytesMut::new();
         Control::Close { code: code.number(), reason: Bytes::copy_from_slice(reason.as_bytes()) }.encode(&mut body);
@@ -154,81 +172,9 @@ async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, mu
     tokio::time::timeout(LAST_WORDS, words).await.unwrap_or(Ok(()))
 }
 
-/// A lane's bytes between the stream's reader and the lane's own.
-#[derive(Default)]
-struct Channel {
-    queue: Mutex<ChannelQueue>,
-    arrived: AtomicWaker,
-    taken: AtomicU64,
-}
-
-#[derive(Default)]
-struct ChannelQueue {
-    chunks: VecDeque<Bytes>,
-    tail: BytesMut,
-    ended: bool,
-}
-
-impl ChannelQueue {
-    /// Hands over what there is. `None`: nothing yet. `Some(false)`: nothing, and nothing will come.
-    fn take(&mut self, into: &mut VecDeque<Bytes>) -> Option<bool> {
-        into.append(&mut self.chunks);
-        if !self.tail.is_empty() {
-            into.push_back(self.tail.split().freeze());
-        }
-        match into.is_empty() {
-            false => Some(true),
-            true => self.ended.then_some(false),
-        }
-    }
-}
-
-struct ChannelSource(Arc<Channel>);
-
-impl LaneSource for ChannelSource {
-    fn read(&mut self, into: &mut VecDeque<Bytes>) -> impl Future<Output = Result<bool, Closed>> + Send {
-        let channel = &self.0;
-        poll_fn(move |cx| {
-            // Registered first: what comes afterwards wakes, what came before is found.
-            channel.arrived.register(cx.waker());
-            channel.queue.lock().take(into).map_or(Poll::Pending, |more| Poll::Ready(Ok(more)))
-        })
-    }
-
-    fn taken(&mut self, bytes: usize) {
-        self.0.taken.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-struct LaneState {
-    channel: Arc<Channel>,
-    received: u64,
-    window: u64,
-}
-
-/// The lanes that the other side uses, and those who take their bytes up: one each, so that one who waits for room
-/// holds up no other. They're polled by the stream's own task: what they do is to copy, and to be woken on another
-/// thread for that takes longer than the copy.
-#[derive(Default)]
-struct Lanes {
-    states: HashMap<u8, LaneState>,
-    readers: FuturesUnordered<BoxFuture<'static, ()>>,
-}
-
-impl Lanes {
-    /// Lets those who have something to do go on, and doesn't wait for any.
-    async fn advance(&mut self) {
-        poll_fn(|cx| {
-            while let Poll::Ready(Some(())) = self.readers.poll_next_unpin(cx) {}
-            Poll::Ready(())
-        })
-        .await;
-    }
-}
-
-/// Reads frames and hands them to their lanes, until the connection is over: why.
-async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut buffer: BytesMut) -> Closed {
-    let mut lanes = Lanes::default();
+/// Reads a carrier's frames and hands them to their lanes, until the connection is over: why.
+async fn read<R: AsyncRead + Unpin>(input: &mut R, shared: &Shared<'_>, mut buffer: BytesMut, number: u8) -> Closed {
+    let Shared { session, lanes, .. } = shared;
     let mut control = BytesMut::new();
     loop {
         loop {
@@ -236,12 +182,12 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut b
                 Ok(None) => break,
                 Ok(Some((CONTROL, payload))) => {
                     control.extend_from_slice(&payload);
-                    if let Err(closed) = obey(session, &mut control) {
+                    if let Err(closed) = obey(shared, &mut control, number) {
                         return closed;
                     }
                 }
                 Ok(Some((lane, payload))) => {
-                    if let Err(closed) = deliver(session, &mut lanes, lane, payload) {
+                    if let Err(closed) = lanes.deliver(session, lane, payload) {
                         return closed;
                     }
                 }
@@ -254,7 +200,7 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut b
         let read = tokio::select! {
             biased;
             () = session.over().cancelled() => return session.closed().cloned().unwrap_or_else(|| Closed::local(CloseCode::Done, "")),
-            Some(()) = lanes.readers.next() => continue,
+            () = lanes.keep_going() => continue,
             read = input.read_buf(&mut buffer) => read,
         };
         match read {
@@ -266,9 +212,15 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, session: &Arc<Session>, mut b
 }
 
 /// Does what the complete control frames ask. What is left is less than one frame.
-fn obey(session: &Session, control: &mut BytesMut) -> Result<(), Closed> {
+fn obey(shared: &Shared<'_>, control: &mut BytesMut, number: u8) -> Result<(), Closed> {
+    let session = shared.session;
     loop {
         match Control::decode(control) {
+            Ok(Some(frame @ (Control::Credit { .. } | Control::Release(_) | Control::Stop { .. }))) => session.on_control(frame)?,
+            Ok(Some(_)) if number > 0 => {
+                return Err(session.violation(CloseCode::Protocol, "a control frame that belongs on the first carrier"));
+            }
+            Ok(Some(Control::Moved(number))) => shared.moves.hear(session, number)?,
             Ok(Some(frame)) => session.on_control(frame)?,
             Ok(None) => return Ok(()),
             Err(bad) => return Err(session.violation(CloseCode::Protocol, bad.to_string())),
@@ -295,51 +247,4 @@ fn frame_head(buffer: &[u8]) -> Result<Option<(u8, usize, usize)>, &'static str>
         Ok(len) if len <= limits::QUANTUM => Ok(Some((lane, len, 1 + before - rest.len()))),
         _ => Err("a frame longer than a quantum"),
     }
-}
-
-fn deliver(session: &Arc<Session>, lanes: &mut Lanes, byte: u8, payload: BytesMut) -> Result<(), Closed> {
-    let lane = Lane::from_byte(byte);
-    let state = match lanes.states.entry(byte) {
-        std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-        std::collections::hash_map::Entry::Vacant(entry) => {
-            let class = session.local_class(lane).map(|class| &session.table()[class]);
-            let Some(class) = class.filter(|class| lane.slot <= class.large_lanes) else {
-                return Err(session.violation(CloseCode::Protocol, "a lane that isn't agreed"));
-            };
-            let channel = Arc::<Channel>::default();
-            let window = (if lane.slot == 0 { class.window } else { class.large_window }) as u64;
-            let (session, mut source) = (session.clone(), ChannelSource(channel.clone()));
-            // What ends the connection ends the lanes: they're dropped with the stream's reader.
-            lanes.readers.push(Box::pin(async move {
-                let _ = session.receive_lane(lane, &mut source).await;
-            }));
-            entry.insert(LaneState { channel, received: 0, window })
-        }
-    };
-    if payload.is_empty() {
-        if lane.slot == 0 {
-            return Err(session.violation(CloseCode::Protocol, "the end of a class's own lane"));
-        }
-        state.channel.queue.lock().ended = true;
-        state.channel.arrived.wake();
-        lanes.states.remove(&byte);
-        return Ok(());
-    }
-    state.received += payload.len() as u64;
-    if state.received > state.channel.taken.load(Ordering::Relaxed) + state.window {
-        return Err(session.violation(CloseCode::FlowControl, "more bytes on a lane than credit was given for"));
-    }
-    let mut queue = state.channel.queue.lock();
-    if payload.len() < COPY_BELOW {
-        queue.tail.extend_from_slice(&payload);
-    } else {
-        if !queue.tail.is_empty() {
-            let tail = queue.tail.split().freeze();
-            queue.chunks.push_back(tail);
-        }
-        queue.chunks.push_back(payload.freeze());
-    }
-    drop(queue);
-    state.channel.arrived.wake();
-    Ok(())
 }

@@ -165,6 +165,11 @@ impl Connection {
         self.session.ping().await
     }
 
+    /// How long a life sign has been asked for, and nothing at all has come; `None` if nothing was asked for, or something has come since.
+    pub fn unanswered(&self) -> Option<Duration> {
+        self.session.unanswered()
+    }
+
     /// Says that an answer is expected until the guard is dropped.
     pub fn expecting(&self) -> Expecting {
         self.session.expect(true);

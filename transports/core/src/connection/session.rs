@@ -66,6 +66,10 @@ pub struct Session {
     over: CancellationToken,
     closed: OnceLock<Closed>,
     heard: AtomicBool,
+    /// When a life sign was last asked for after one had come, by our clock plus 1; 0 for never.
+    asked_us: AtomicU64,
+    /// Something has come since.
+    came: AtomicBool,
     expecting: AtomicUsize,
     ping_rtt_us: AtomicU64,
     /// Reliable messages taken in, and how many there are in all once the other side has finished.
@@ -122,6 +126,8 @@ impl Session {
             over: CancellationToken::new(),
             closed: OnceLock::new(),
             heard: AtomicBool::new(true),
+            asked_us: AtomicU64::new(0),
+            came: AtomicBool::new(true),
             expecting: AtomicUsize::new(0),
             ping_rtt_us: AtomicU64::new(0),
             completed: AtomicU64::new(0),
@@ -166,9 +172,12 @@ impl Session {
 
     /// Bytes arrived: the other side lives.
     pub fn heard(&self) {
-        // A load first: the flag is nearly always set already, and a shared cache line stays shared.
+        // A load first: a flag is nearly always set already, and a shared cache line stays shared.
         if !self.heard.load(Ordering::Relaxed) {
             self.heard.store(true, Ordering::Relaxed);
+        }
+        if !self.came.load(Ordering::Relaxed) {
+            self.came.store(true, Ordering::Relaxed);
         }
     }
 
@@ -237,7 +246,7 @@ impl Session {
                 self.end(Closed::remote(CloseCode::from_number(code), &reason));
                 true
             }
-            Control::Hello(_) | Control::Accept => false,
+            Control::Hello(_) | Control::Accept | Control::Join { .. } | Control::Moved(_) => false,
         };
         if known { Ok(()) } else { Err(self.violation(CloseCode::Protocol, "a control frame that doesn't fit the connection's state")) }
     }
@@ -445,11 +454,27 @@ impl Session {
         }
     }
 
+    fn ask(&self) {
+        let now = self.clock_us();
+        self.outbox.ping(now);
+        // One asked twice in vain counts from the first time.
+        if self.came.swap(false, Ordering::Relaxed) {
+            self.asked_us.store(now.saturating_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// How long a life sign has been asked for in vain.
+    pub(crate) fn unanswered(&self) -> Option<Duration> {
+        let asked = self.asked_us.load(Ordering::Relaxed).checked_sub(1)?;
+        let silent = !self.came.load(Ordering::Relaxed);
+        silent.then(|| Duration::from_micros(self.clock_us().saturating_sub(asked)))
+    }
+
     /// Asks for a life sign and waits for the next one.
     pub(crate) async fn ping(&self) -> Result<Duration, Closed> {
         let answered = self.progress.notified();
         let asked = Instant::now();
-        self.outbox.ping(self.clock_us());
+        self.ask();
         tokio::select! {
             biased;
             () = answered => Ok(asked.elapsed()),
@@ -481,7 +506,7 @@ async fn supervise(session: Arc<Session>) {
                 if silent >= idle {
                     session.end(Closed { by: ClosedBy::Transport, code: CloseCode::TimedOut, reason: format!("silent for {silent:?}").into() });
                 } else if silent >= if busy { limits.ping_interval } else { limits.quiet_ping_interval.min(idle / 3) } {
-                    session.outbox.ping(session.clock_us());
+                    session.ask();
                 }
             }
         }

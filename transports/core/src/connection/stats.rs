@@ -91,8 +91,10 @@ pub struct PathStats {
     pub mtu: Option<u16>,
     /// The congestion control in force, as read back.
     pub congestion_control: Option<String>,
-    /// Socket buffers in bytes, as read back: send, receive.
+    /// Socket buffers in bytes, as read back: send, receive. The first carrier's.
     pub socket_buffers: Option<(usize, usize)>,
+    /// Byte streams that carry the connection now, where a transport has several (TCP): 1 until others have joined.
+    pub carriers: Option<u8>,
 }
 
 impl PathStats {

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use peerlane_tcp::{TcpConfig, TcpListener, TcpTransport};
+use peerlane_tcp::{Carriers, TcpConfig, TcpListener, TcpTransport};
 use peerlane_transport::{
     ClassId, ConnectError, Connection, Inbound, Listener, Transport, Upgrade,
     admission::{Gate, GateConfig, ListSets, Lists, LocalPeer, Terms},
@@ -74,6 +74,23 @@ impl Node {
     pub fn server(&self) -> ServerConfig {
         self.local.tls.server_config(&TlsOptions::default()).unwrap()
     }
+}
+
+/// The default, on one TCP connection: for tests that count handshakes.
+pub fn one_carrier() -> TcpConfig {
+    let mut config = TcpConfig::default();
+    config.carriers = Carriers::One;
+    config
+}
+
+/// Waits until a condition holds that nothing tells of.
+pub async fn until(mut condition: impl FnMut() -> bool) {
+    bounded(async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
 }
 
 pub fn any() -> SocketAddr {

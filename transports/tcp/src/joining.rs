@@ -1,0 +1,137 @@
+//! Further TCP connections for a connection that stands: dialed, and accepted. See
+//! [`peerlane_transport::admission::join`] for what is said, and why nobody else can say it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use peerlane_transport::{
+    CloseCode, Closed, ConnectError, Session, Urgency,
+    admission::{Agreed, JoinToken, join},
+    framing::{Joining, Place},
+    identity::{PeerId, server_name},
+};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_rustls::{TlsStream, server::StartHandshake};
+
+use crate::{
+    handshake::{Ends, TLS_STEP, after, failed, within},
+    socket::Socket,
+    transport::Shared,
+};
+
+/// How long after the connection stands, and after one failure and the next, a further TCP connection is tried. Nothing
+/// waits for it: until it's there, its classes go on the first. Where a proxy or a wall lets one through, it's left at that.
+const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(10)];
+
+/// What a dialer needs to join.
+pub(crate) struct Join {
+    pub(crate) to: SocketAddr,
+    pub(crate) peer: PeerId,
+    pub(crate) token: JoinToken,
+    pub(crate) joining: Joining<TlsStream<Socket>>,
+    pub(crate) numbers: Vec<u8>,
+}
+
+/// The carriers beside the first on which classes of ours go that the other side has too. A class whose carrier is beyond
+/// what both sides want has none, and stays on the first.
+pub(crate) fn needed(carriers: &[u8], agreed: &Agreed, most: u8) -> Vec<u8> {
+    let used =
+        |number: &u8| (0..).map(peerlane_transport::ClassId).zip(carriers).any(|(class, of)| of == number && agreed.has_class(class));
+    (1..most).filter(used).collect()
+}
+
+/// Dials what is needed beside the first, in a task of its own, until the connection is over.
+pub(crate) fn start(shared: Arc<Shared>, session: Arc<Session>, join: Join) {
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            () = session.over().cancelled() => {}
+            () = dial_all(&shared, &session, join) => {}
+        }
+    });
+}
+
+async fn dial_all(shared: &Arc<Shared>, session: &Session, join: Join) {
+    let mut missing = join.numbers.clone();
+    for pause in PAUSES {
+        if missing.is_empty() {
+            return;
+        }
+        sleep(pause).await;
+        for number in std::mem::take(&mut missing) {
+            let Some(place) = join.joining.take(number) else { continue };
+            if let Err(error) = dial(shared, &join, number, place).await {
+                tracing::debug!(remote = %session.info().remote_addr, carrier = number, %error, "a further TCP connection hasn't joined");
+                missing.push(number);
+            }
+        }
+    }
+    if !missing.is_empty() {
+        tracing::info!(remote = %session.info().remote_addr, ?missing, "classes that should have had TCP connections of their own go on the first");
+    }
+}
+
+async fn dial(shared: &Arc<Shared>, join: &Join, number: u8, place: Place) -> Result<(), ConnectError> {
+    let limit = shared.handshake_timeout();
+    let deadline = after(limit);
+    let stream = within(deadline, limit, "connecting", async { Ok(shared.settings.connect(join.to).await?) }).await?;
+    let (socket, _) = Ends::of(stream);
+    socket.keep_alive(shared.keep_alive_after())?;
+    let tls = shared.join_connector.connect(server_name(&join.peer)?, socket).into_fallible();
+    let mut tls: TlsStream<Socket> = match within(deadline, limit, TLS_STEP, async { Ok(tls.await) }).await? {
+        Ok(mut tls) => {
+            shared.secured(tls.get_mut().1);
+            tls.into()
+        }
+        Err((error, socket)) => return failed(socket, error, deadline).await,
+    };
+    if let Err((error, closed)) = shared.verdict(tls.get_ref().1, join::ALPN, Some(&join.peer)) {
+        let _ = timeout_at(deadline, join::refuse::<_, ()>(&mut tls, closed)).await;
+        return Err(error.into());
+    }
+    let early = within(deadline, limit, "the join", join::ask(&mut tls, number, join.token)).await?;
+    attach(shared, &join.joining, number, place, tls, early);
+    Ok(())
+}
+
+fn attach(shared: &Shared, joining: &Joining<TlsStream<Socket>>, number: u8, place: Place, tls: TlsStream<Socket>, early: BytesMut) {
+    let classes = shared.local.terms.classes.iter().zip(&shared.carriers);
+    // Where bulk goes, BBR needs what it does.
+    if shared.settings.begins_anew() && classes.filter(|(_, of)| **of == number).all(|((_, class), _)| class.urgency == Urgency::Latency) {
+        tls.get_ref().0.stay_ready();
+    }
+    joining.attach(place, tls, early);
+}
+
+/// Whether a dialer begins what is to be a join. Whoever wants no further connections doesn't know the word.
+pub(crate) fn is_join(shared: &Shared, start: &StartHandshake<Socket>) -> bool {
+    shared.most_carriers() > 1 && start.client_hello().alpn().is_some_and(|mut offered| offered.any(|alpn| alpn == join::ALPN))
+}
+
+/// The listener's side, of whatever connection it is.
+pub(crate) async fn accepted(shared: &Arc<Shared>, start: StartHandshake<Socket>, deadline: Instant) -> Result<(), ConnectError> {
+    let limit = shared.handshake_timeout();
+    let tls = start.into_stream(shared.join_acceptor.clone()).into_fallible();
+    let mut tls: TlsStream<Socket> = match within(deadline, limit, TLS_STEP, async { Ok(tls.await) }).await? {
+        Ok(mut tls) => {
+            shared.secured(tls.get_mut().1);
+            tls.into()
+        }
+        Err((error, socket)) => return failed(socket, error, deadline).await,
+    };
+    let peer = match shared.verdict(tls.get_ref().1, join::ALPN, None) {
+        Ok((peer, _)) => peer,
+        Err((error, closed)) => {
+            let _ = timeout_at(deadline, join::refuse::<_, ()>(&mut tls, closed)).await;
+            return Err(error.into());
+        }
+    };
+    let (carrier, token, early) = within(deadline, limit, "the join", join::asked(&mut tls)).await?;
+    let Some((joining, place)) = shared.joins.find(&token, &peer, carrier) else {
+        let closed = Closed::local(CloseCode::NoSuchJoin, "no connection of ours waits for this");
+        return within(deadline, limit, "the join", join::refuse(&mut tls, closed)).await;
+    };
+    tls.get_ref().0.keep_alive(shared.keep_alive_after())?;
+    attach(shared, &joining, carrier, place, tls, early);
+    Ok(())
+}
