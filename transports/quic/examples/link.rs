@@ -13,22 +13,22 @@ use link::{
     profile::Profile,
     report::{Outcome, spread},
     traffic::Budget,
-    world::{Factory, Run},
+    world::{Make, Run},
 };
-use peerlane_quic::DelayConfig;
+use peerlane_quic::{DelayBothWays, DelayConfig};
 use quinn_proto::congestion::{BbrConfig, CubicConfig, NewRenoConfig};
 
 const HELP: &str = "usage: link [--profile P,..|all] [--controller C,..] [--seeds N] [--first SEED] [--duration S]
             [--held WINDOWS] [--no-copies] [--one-stream] [--no-flood] [--loss-detection PACKETS,TIME] [--runs] [--trace MS]
-controllers: cubic bbr newreno delay, and delay without a part: delay-nodispersion -nooffset -nocompany -nodip";
+controllers: cubic bbr newreno delay, and delay without a part: delay-nodispersion -nooffset -nobothways -nocompany -nocatchup -nodip";
 
 type Change = Box<dyn Fn(&mut Run)>;
 
-fn controller(name: &str) -> Option<Factory> {
+fn controller(name: &str) -> Option<Make> {
     match name {
-        "cubic" => Some(Arc::new(CubicConfig::default())),
-        "bbr" => Some(Arc::new(BbrConfig::default())),
-        "newreno" => Some(Arc::new(NewRenoConfig::default())),
+        "cubic" => Some(Arc::new(|_| Arc::new(CubicConfig::default()))),
+        "bbr" => Some(Arc::new(|_| Arc::new(BbrConfig::default()))),
+        "newreno" => Some(Arc::new(|_| Arc::new(NewRenoConfig::default()))),
         name => {
             let mut config = DelayConfig::default();
             let mut parts = name.split('-');
@@ -39,12 +39,14 @@ fn controller(name: &str) -> Option<Factory> {
                 match part {
                     "nodispersion" => config.dispersion = false,
                     "nooffset" => config.offset = false,
+                    "nobothways" => config.both_ways = false,
                     "nocompany" => config.company = false,
+                    "nocatchup" => config.catch_up = false,
                     "nodip" => config.dip = false,
                     _ => return None,
                 }
             }
-            Some(Arc::new(config))
+            Some(Arc::new(move |received| Arc::new(DelayBothWays { config, received })))
         }
     }
 }

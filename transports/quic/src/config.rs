@@ -14,7 +14,7 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use crate::congestion::{DelayConfig, Factory, Published};
+use crate::congestion::{DelayBothWays, DelayConfig, Factory, Published};
 
 /// Which congestion controller a connection uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,12 +42,12 @@ impl CongestionControl {
         }
     }
 
-    fn factory(self, delay: DelayConfig) -> Arc<dyn ControllerFactory + Send + Sync> {
+    fn factory(self, delay: DelayConfig, published: &Published) -> Arc<dyn ControllerFactory + Send + Sync> {
         match self {
             Self::Cubic => Arc::new(CubicConfig::default()),
             Self::Bbr => Arc::new(BbrConfig::default()),
             Self::NewReno => Arc::new(NewRenoConfig::default()),
-            Self::Delay => Arc::new(delay),
+            Self::Delay => Arc::new(DelayBothWays { config: delay, received: published.received().clone() }),
         }
     }
 }
@@ -175,7 +175,10 @@ pub(crate) fn transport(
         .allow_spin(true)
         .datagram_receive_buffer_size(Some(DATAGRAM_RECEIVE_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
-        .congestion_controller_factory(Arc::new(Factory { inner: config.congestion.factory(config.delay), published: published.clone() }))
+        .congestion_controller_factory(Arc::new(Factory {
+            inner: config.congestion.factory(config.delay, published),
+            published: published.clone(),
+        }))
         .enable_segmentation_offload(true)
         .qlog_stream(qlog);
     Arc::new(transport)

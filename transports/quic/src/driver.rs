@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use peerlane_transport::{
     limits,
 };
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
+use tokio::time::Instant;
 
 use crate::{
     budget::{Budget, Claim},
@@ -67,6 +68,7 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         rescue: messages.rescue.then(|| Rescue::new(messages.path.clone())),
         above: messages.above,
         path: messages.path,
+        told: Instant::now(),
     };
     let arrived = Receiving::default();
     let mut readers = FuturesUnordered::<Reading<'_>>::new();
@@ -198,11 +200,24 @@ struct Writer {
     /// The round-trip time from which on small messages have streams of their own.
     above: Option<Duration>,
     path: Arc<Published>,
+    /// When the controller was last told what has come.
+    told: Instant,
 }
 
+/// How often the controller is told what has come: several times in the round trips where it matters.
+const TELL: Duration = Duration::from_millis(10);
+
 impl Writer {
+    fn tell_received(&mut self) {
+        if self.told.elapsed() >= TELL {
+            self.told = Instant::now();
+            self.path.received().store(self.connection.stats().udp_rx.bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
+        self.tell_received();
         let wrote = self.poll_write(cx, session);
         // Last: the messages that have just left are among those whose copies the timers wait for.
         self.copies.poll(cx, &self.connection, self.path.rate_of_copies());

@@ -36,5 +36,5 @@ mod socket;
 mod transport;
 
 pub use config::{CongestionControl, QuicConfig};
-pub use congestion::{Delay, DelayConfig};
+pub use congestion::{Delay, DelayBothWays, DelayConfig};
 pub use transport::{QuicListener, QuicTransport, QuicUpgrade};

@@ -9,15 +9,23 @@ mod link;
 
 use std::{sync::Arc, time::Duration};
 
-use link::{profile::Profile, report::Outcome, world::Run};
-use peerlane_quic::DelayConfig;
+use link::{
+    profile::Profile,
+    report::Outcome,
+    world::{Make, Run},
+};
+use peerlane_quic::{DelayBothWays, DelayConfig};
 use quinn_proto::congestion::CubicConfig;
 
 /// Six virtual seconds, the first two not measured: two hundred questions.
 fn run(profile: &str, delay: bool) -> Outcome {
     let profile = Profile::named(profile).unwrap();
-    let mut run =
-        if delay { Run::new(profile, Arc::new(DelayConfig::default()), 7) } else { Run::new(profile, Arc::new(CubicConfig::default()), 7) };
+    let controller: Make = if delay {
+        Arc::new(|received| Arc::new(DelayBothWays { config: DelayConfig::default(), received }))
+    } else {
+        Arc::new(|_| Arc::new(CubicConfig::default()))
+    };
+    let mut run = Run::new(profile, controller, 7);
     run.duration = Duration::from_secs(6);
     let outcome = run.go();
     assert_eq!(outcome.failed, None);

@@ -7,7 +7,15 @@
 //!   flight with the window.
 //! * `window` isn't asked while nothing is to be sent, and the pacer sends at 1.25 windows per smoothed round trip.
 
-use std::{any::Any, fmt, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use quinn_proto::{
     RttEstimator,
@@ -20,6 +28,7 @@ use super::model::{DelayConfig, Model};
 #[derive(Debug, Clone)]
 pub struct Delay {
     model: Model,
+    received: Option<Arc<AtomicU64>>,
 }
 
 impl fmt::Display for Delay {
@@ -30,7 +39,23 @@ impl fmt::Display for Delay {
 
 impl ControllerFactory for DelayConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Delay { model: Model::new(*self, now, current_mtu) })
+        Box::new(Delay { model: Model::new(*self, now, current_mtu), received: None })
+    }
+}
+
+/// [`DelayConfig`] of a connection that tells how many bytes it has received: what floods the other direction delays the
+/// ACKs of what we send, which a controller can't see.
+#[derive(Debug)]
+pub struct DelayBothWays {
+    /// The mechanisms.
+    pub config: DelayConfig,
+    /// Bytes received so far, more or less.
+    pub received: Arc<AtomicU64>,
+}
+
+impl ControllerFactory for DelayBothWays {
+    fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Delay { model: Model::new(self.config, now, current_mtu), received: Some(self.received.clone()) })
     }
 }
 
@@ -40,13 +65,16 @@ impl Controller for Delay {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, _: bool, _: Option<u64>) {
+        if let Some(received) = &self.received {
+            self.model.on_received(received.load(Ordering::Relaxed));
+        }
         if self.model.on_acks_end(now, in_flight) {
             tracing::trace!(model = %self.model, in_flight, window = self.model.window(), "round");
         }
     }
 
-    fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {
-        self.model.on_lost(now, sent, lost_bytes, persistent);
+    fn on_congestion_event(&mut self, now: Instant, _: Instant, persistent: bool, lost_bytes: u64) {
+        self.model.on_lost(now, lost_bytes, persistent);
     }
 
     fn on_mtu_update(&mut self, new_mtu: u16) {

@@ -8,6 +8,6 @@ mod controller;
 mod model;
 mod publish;
 
-pub use controller::Delay;
+pub use controller::{Delay, DelayBothWays};
 pub use model::DelayConfig;
 pub(crate) use publish::{Factory, Published};

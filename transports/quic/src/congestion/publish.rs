@@ -32,6 +32,8 @@ pub(crate) struct Published {
     start: Instant,
     /// Bytes that may be in flight beyond the window.
     rescue: AtomicU64,
+    /// Bytes received, as of late.
+    received: Arc<AtomicU64>,
     /// Who waits for less in flight.
     waiting: AtomicWaker,
 }
@@ -46,6 +48,7 @@ impl Published {
             capacity: AtomicU64::new(0),
             start: now(),
             rescue: AtomicU64::new(0),
+            received: Arc::default(),
             waiting: AtomicWaker::new(),
         })
     }
@@ -70,6 +73,11 @@ impl Published {
     pub(crate) fn rate_of_copies(&self) -> Option<u64> {
         let rtt = u64::try_from(self.rtt()?.as_micros()).unwrap_or(u64::MAX).max(1);
         Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt / 4, |bits| bits / 80))
+    }
+
+    /// Bytes received, which the driver tells the controller.
+    pub(crate) fn received(&self) -> &Arc<AtomicU64> {
+        &self.received
     }
 
     /// Packets may leave beyond the window, until something is acknowledged.

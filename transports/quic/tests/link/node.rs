@@ -2,7 +2,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -20,6 +23,7 @@ pub struct Node {
     epoch: Instant,
     peer: SocketAddr,
     pub traffic: Traffic,
+    received: Arc<AtomicU64>,
     pub established: bool,
     /// Why the connection ended before its time.
     pub failed: Option<String>,
@@ -27,7 +31,14 @@ pub struct Node {
 }
 
 impl Node {
-    pub fn new(epoch: Instant, peer: SocketAddr, server: Option<Arc<ServerConfig>>, seed: u64, traffic: Traffic) -> Self {
+    pub fn new(
+        epoch: Instant,
+        peer: SocketAddr,
+        server: Option<Arc<ServerConfig>>,
+        seed: u64,
+        traffic: Traffic,
+        received: Arc<AtomicU64>,
+    ) -> Self {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[7; 32]);
         let mut config = EndpointConfig::new(Arc::new(key));
         let mut bytes = [0; 32];
@@ -39,6 +50,7 @@ impl Node {
             epoch,
             peer,
             traffic,
+            received,
             established: false,
             failed: None,
             buffer: Vec::new(),
@@ -86,6 +98,7 @@ impl Node {
     pub fn drive(&mut self, now: Nanos, mut send: impl FnMut(BytesMut)) {
         let at = self.instant(now);
         let Some((handle, connection)) = &mut self.connection else { return };
+        self.received.store(connection.stats().udp_rx.bytes, Ordering::Relaxed);
         if connection.poll_timeout().is_some_and(|timer| timer <= at) {
             connection.handle_timeout(at);
         }

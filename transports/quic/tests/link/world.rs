@@ -4,7 +4,7 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -31,11 +31,14 @@ use super::{
 
 pub type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 
+/// Makes one end's controllers of what it tells to have received.
+pub type Make = Arc<dyn Fn(Arc<AtomicU64>) -> Factory + Send + Sync>;
+
 /// What is measured, and how long.
 #[derive(Clone)]
 pub struct Run {
     pub profile: Profile,
-    pub controller: Factory,
+    pub controller: Make,
     pub seed: u64,
     pub duration: Duration,
     pub warm_up: Duration,
@@ -153,7 +156,7 @@ fn nanos(duration: Duration) -> Nanos {
 }
 
 impl Run {
-    pub fn new(profile: Profile, controller: Factory, seed: u64) -> Self {
+    pub fn new(profile: Profile, controller: Make, seed: u64) -> Self {
         Self {
             duration: profile.duration,
             warm_up: profile.warm_up,
@@ -189,6 +192,7 @@ impl Run {
             let start = nanos(profile.stagger) * flow as Nanos;
             let seed = self.seed * 1000 + flow as u64 * 2;
             let in_flight = [InFlight::default(), InFlight::default()];
+            let received: [Arc<AtomicU64>; 2] = Default::default();
             let traffic = |asks: bool, seed| {
                 Traffic::new(TrafficConfig {
                     flood: self.flood && (asks || profile.both_ways),
@@ -205,15 +209,15 @@ impl Run {
                 })
             };
             let watched = |side: usize| {
-                let watch = Watch { inner: self.controller.clone(), in_flight: in_flight[side].clone() };
+                let watch = Watch { inner: (self.controller)(received[side].clone()), in_flight: in_flight[side].clone() };
                 Arc::new(transport(self, Arc::new(watch)))
             };
             let mut server_config = ServerConfig::with_crypto(keys.server.clone());
             server_config.transport_config(watched(1));
             let mut client_config = ClientConfig::new(keys.client.clone());
             client_config.transport_config(watched(0));
-            let mut a = Node::new(epoch, server, None, seed + 1, traffic(true, seed));
-            let b = Node::new(epoch, client, Some(Arc::new(server_config)), seed + 2, traffic(false, seed + 1));
+            let mut a = Node::new(epoch, server, None, seed + 1, traffic(true, seed), received[0].clone());
+            let b = Node::new(epoch, client, Some(Arc::new(server_config)), seed + 2, traffic(false, seed + 1), received[1].clone());
             a.connect(0, client_config, &keys.name);
             nodes.push([a, b]);
         }

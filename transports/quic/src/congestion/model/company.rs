@@ -1,9 +1,13 @@
 //! Company: a rival that fills the queue, which a flow that avoids delay would leave the path to.
 //!
 //! It's recognised by what flows of this kind don't do to each other: a queue well above what our own number would
-//! explain, for several rounds, while our rate is well below the path's. Then the window is CUBIC's (RFC 9438), driven
-//! by those losses that come with a full queue, and kept near half of the path's content: a policy for one rival. Beside
-//! several it takes more than a fair share, which is said in the documentation.
+//! explain, for several rounds, while our rate is well below the path's. From then on packets are conserved (Jacobson,
+//! Karels 1988): what is acknowledged may be replaced, what is lost isn't, and the window grows by a small part of what is
+//! acknowledged until it holds half of the path's content: a policy for one rival. Growing with each ACK rather than
+//! once per round keeps bursts out of a queue that is full; what we lose to it is about what we grow by.
+//!
+//! CUBIC yields to that, since it loses too. BBR's first version doesn't: it takes no loss for a sign, and sends packet by
+//! packet where we send two for each ACK, of which a full queue takes one.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +20,26 @@ const ROUNDS: u32 = 8;
 const QUEUE: f64 = 0.2;
 const TARGETS: f64 = 4.0;
 const OURS: f64 = 3.0;
-/// The window's bounds, as shares of capacity x round trip.
-const LEAST_SHARE: f64 = 0.45;
-const MOST_SHARE: f64 = 0.58;
-/// RFC 9438, sections 4.6 and 5: the factor after a loss and the constant of growth, in packets per cubic second.
-const BETA: f64 = 0.7;
-const C: f64 = 0.4;
-/// A loss counts where the delay then was above this share of the highest queue lately.
-const FULL: f64 = 0.7;
-/// What that highest queue keeps per round.
-const FORGET: f64 = 0.98;
+/// Our part of the path's content.
+const SHARE: f64 = 0.5;
+/// Growth per byte acknowledged: after a loss, what it's multiplied by in each round without one, and at most, as at first.
+const PATIENT: f64 = 0.06;
+const SURER: f64 = 1.1;
+const EAGER: f64 = 0.25;
+/// What is shrunk by per byte acknowledged above our part.
+const GIVE_BACK: f64 = 0.1;
+/// Packets that the window may be ahead of what is in flight, lest it opens for a burst.
+const AHEAD: f64 = 4.0;
 /// We stay so long at least; each return within [`SOON`] doubles it.
 const STAY: Duration = Duration::from_secs(2);
 const STAY_MOST: Duration = Duration::from_secs(16);
 const SOON: Duration = Duration::from_secs(5);
-/// No full queue's loss for so long: it's no rival but a longer path.
+/// No loss for so long: it's no rival but a longer path.
 const QUIET: Duration = Duration::from_secs(10);
-/// A rate above this share of the capacity: the rival is gone.
+/// A rate above this share of the capacity, or a queue below half of what tells, for so long: the rival is gone. BBR drains
+/// the queue for 200 ms and a round trip to see the path's delay.
 const ALONE: f64 = 0.9;
+const GONE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone)]
 pub(super) struct Company {
@@ -41,15 +47,19 @@ pub(super) struct Company {
     stay: Duration,
     until: Instant,
     left: Instant,
-    high_queue: f64,
-    w_max: f64,
-    k: f64,
-    epoch: Instant,
+    growth: f64,
+    /// Our part. Bytes.
+    part: f64,
+    acked: u64,
+    /// The last loss.
+    lost: Instant,
+    /// The last round that showed a rival.
+    seen: Instant,
 }
 
 impl Company {
     pub(super) fn new(now: Instant) -> Self {
-        Self { crowded: 0, stay: STAY, until: now, left: now, high_queue: 0.0, w_max: 0.0, k: 0.0, epoch: now }
+        Self { crowded: 0, stay: STAY, until: now, left: now, growth: EAGER, part: f64::INFINITY, acked: 0, lost: now, seen: now }
     }
 }
 
@@ -70,37 +80,27 @@ impl Model {
         }
         self.phase = Phase::Company;
         self.offset.clear();
-        // Half of the path at once: growing there would take CUBIC half a minute. Losses decide from here.
-        self.window = self.window.max(0.5 * capacity * round.rtt);
         self.path.next_base = round.rtt;
         let soon = !after(round.end, self.company.left, SOON);
         let stay = if soon { (self.company.stay * 2).min(STAY_MOST) } else { STAY };
-        self.company = Company {
-            crowded: 0,
-            stay,
-            until: round.end + stay,
-            left: self.company.left,
-            high_queue: round.rtt - self.path.base,
-            w_max: self.window,
-            k: 0.0,
-            epoch: round.end,
-        };
+        self.company = Company { stay, until: round.end + stay, left: self.company.left, ..Company::new(round.end) };
+        self.company.part = SHARE * capacity * round.rtt;
         true
     }
 
     pub(super) fn company(&mut self, round: &Round) {
         let queue = round.rtt - self.path.base;
         let capacity = self.path.width();
-        let whole = capacity * round.rtt;
-        let state = &mut self.company;
-        state.high_queue = (state.high_queue * FORGET).max(queue);
-        let elapsed = round.end.saturating_duration_since(state.epoch).as_secs_f64();
-        let cubic = C * (elapsed - state.k).powi(3) * self.mtu as f64 + state.w_max;
-        self.window = cubic.clamp(self.window * 0.5, self.window * 1.5).clamp(LEAST_SHARE * whole, MOST_SHARE * whole);
-        let quiet = after(round.end, state.epoch, QUIET);
-        let stayed = round.end > state.until;
-        let free = self.path.rate > ALONE * capacity || queue < self.crowd_queue() / 2.0;
-        if stayed && (free || quiet) {
+        self.company.part = SHARE * capacity * round.rtt;
+        if round.lost == 0 {
+            self.company.growth = (SURER * self.company.growth).min(EAGER);
+        }
+        if self.path.rate < ALONE * capacity && queue > self.crowd_queue() / 2.0 {
+            self.company.seen = round.end;
+        }
+        let gone = after(round.end, self.company.seen, GONE);
+        let quiet = after(round.end, self.company.lost, QUIET);
+        if round.end > self.company.until && (gone || quiet) {
             if quiet {
                 self.path.renew_base(round);
             }
@@ -110,16 +110,19 @@ impl Model {
         }
     }
 
-    pub(super) fn company_on_lost(&mut self, now: Instant, sent: Instant) {
-        let full = self.path.delay().is_some_and(|delay| delay - self.path.base > FULL * self.company.high_queue);
-        // Once per round trip.
-        if !full || sent <= self.company.epoch {
-            return;
-        }
-        // Fast convergence, RFC 9438, section 4.7.
-        let w_max = if self.window < self.company.w_max { self.window * (1.0 + BETA) / 2.0 } else { self.window };
-        self.window *= BETA;
-        self.company.k = ((w_max - self.window).max(0.0) / self.mtu as f64 / C).cbrt();
-        (self.company.w_max, self.company.epoch) = (w_max, now);
+    pub(super) fn company_on_ack(&mut self, bytes: u64) {
+        let change = if self.window < self.company.part { self.company.growth } else { -GIVE_BACK };
+        self.window += change * bytes as f64;
+        self.company.acked += bytes;
+    }
+
+    pub(super) fn company_on_acks_end(&mut self) {
+        let flown = self.in_flight + std::mem::take(&mut self.company.acked) as f64;
+        self.window = self.window.min(flown + AHEAD * self.mtu as f64).max(self.least() as f64);
+    }
+
+    pub(super) fn company_on_lost(&mut self, now: Instant, bytes: u64) {
+        self.window = (self.window - bytes as f64).max(self.least() as f64);
+        (self.company.growth, self.company.lost) = (PATIENT, now);
     }
 }

@@ -19,7 +19,7 @@ const LEAST_ROOM: f64 = 3.0;
 
 impl Model {
     pub(super) fn steady(&mut self, round: &Round) {
-        if self.starts_again(round) || self.dip(round) || self.meets_company(round) || self.tests_offset(round) {
+        if self.dip(round) || self.catches_up(round) || self.meets_company(round) || self.tests_offset(round) {
             return;
         }
         let path = &self.path;

@@ -2,7 +2,8 @@
 //!
 //! Each file has one idea. [`round`] sums up a round trip, on which all else decides; [`path`] keeps what is known of the
 //! path, with the help of [`dispersion`] (the bottleneck's rate) and [`roughness`] (jitter, or a queue?). Then there are
-//! three phases: [`startup`]; steady, by the law of [`delay`], with its [`dip`] and its [`offset`]; and [`company`].
+//! three phases: [`startup`]; steady, by the law of [`delay`], with its [`dip`], its [`offset`] and [`catch_up`]; and
+//! [`company`].
 //!
 //! # Provided
 //! A standing queue of a fortieth of the round trip; independence of random loss; the same share among flows of this kind.
@@ -11,6 +12,7 @@
 //! A fair share beside *several* loss-driven rivals (half of the path is taken), and beside one that ignores loss while
 //! the queue is deep. ECN marks count as nothing.
 
+mod catch_up;
 mod company;
 mod config;
 mod delay;
@@ -45,6 +47,8 @@ const LEAST_RATE: f64 = 128_000.0;
 /// always ahead of what is in flight.
 const USED: f64 = 0.8;
 const USED_IN_START_UP: f64 = 0.4;
+/// Bytes received per byte acknowledged from which on the other direction is loaded: a flood's ACKs are a fortieth.
+const BOTH_WAYS: f64 = 0.2;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
@@ -63,6 +67,9 @@ pub(crate) struct Model {
     window: f64,
     /// What was in flight after the last ACK. Bytes.
     in_flight: f64,
+    /// Bytes received, and what they were when the round began.
+    received: u64,
+    received_before: u64,
     phase: Phase,
     round: Collector,
     path: Path,
@@ -79,6 +86,8 @@ impl Model {
             mtu,
             window: (INITIAL_PACKETS * mtu) as f64,
             in_flight: f64::INFINITY,
+            received: 0,
+            received_before: 0,
             phase: Phase::StartUp(StartUp::new()),
             round: Collector::new(now),
             path: Path::new(config, now),
@@ -116,14 +125,24 @@ impl Model {
     pub(crate) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         self.path.on_ack(now, sent, bytes);
         self.round.on_ack(now.saturating_duration_since(sent).as_secs_f64(), sent, bytes);
-        if let Phase::StartUp(state) = self.phase {
-            self.start_up_on_ack(state, bytes);
+        match self.phase {
+            Phase::StartUp(state) => self.start_up_on_ack(state, bytes),
+            Phase::Steady => {}
+            Phase::Company => self.company_on_ack(bytes),
         }
+    }
+
+    /// So many bytes were received so far, if that's known.
+    pub(crate) fn on_received(&mut self, bytes: u64) {
+        self.received = bytes;
     }
 
     /// All packets of one ACK are told. Whether a round is over.
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) -> bool {
         self.in_flight = in_flight as f64;
+        if self.phase == Phase::Company {
+            self.company_on_acks_end();
+        }
         let round = self.round.end(now, in_flight);
         if let Some(round) = &round {
             self.on_round(round);
@@ -132,6 +151,9 @@ impl Model {
     }
 
     fn on_round(&mut self, round: &Round) {
+        let received = self.received.saturating_sub(std::mem::replace(&mut self.received_before, self.received));
+        let both_ways = self.config.both_ways && received as f64 > BOTH_WAYS * round.acked as f64;
+        self.offset.both_ways = both_ways;
         // A rival's queue would soon be the base.
         if self.phase != Phase::Company {
             self.path.age_base(round);
@@ -140,8 +162,10 @@ impl Model {
         if round.in_flight < self.window * used {
             return;
         }
-        self.path.on_round(round);
-        self.offset.on_rate(round.end, self.path.rate);
+        self.path.on_round(round, both_ways);
+        if self.path.believes_rate(both_ways) {
+            self.offset.on_rate(round.end, self.path.rate);
+        }
         match self.phase {
             Phase::StartUp(state) => self.start_up_on_round(state, round),
             Phase::Steady => self.steady(round),
@@ -150,8 +174,8 @@ impl Model {
         self.window = self.window.max(self.least() as f64);
     }
 
-    /// `bytes` were lost, the last of them sent at `sent`. `persistent`: everything was, for several round trips.
-    pub(crate) fn on_lost(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool) {
+    /// `bytes` were lost. `persistent`: everything was, for several round trips.
+    pub(crate) fn on_lost(&mut self, now: Instant, bytes: u64, persistent: bool) {
         self.round.on_lost(bytes);
         if persistent {
             // Whatever was learnt may be of another path. The least round trip is tested by the first ACK, and ages.
@@ -159,7 +183,7 @@ impl Model {
             *self = Self::new(self.config, now, u16::try_from(self.mtu).unwrap_or(u16::MAX));
             (self.path.base, self.path.next_base) = (base, base);
         } else if self.phase == Phase::Company {
-            self.company_on_lost(now, sent);
+            self.company_on_lost(now, bytes);
         }
     }
 }
@@ -177,12 +201,13 @@ impl fmt::Display for Model {
         };
         write!(
             f,
-            "{phase:8} base {:.2} ms, offset {:.2} ms, roughness {:.3} ms, rate {:.1} of {:.1} Mbit/s",
+            "{phase:8} base {:.2} ms, offset {:.2} ms, roughness {:.3} ms, rate {:.1} of {:.1}, bursts {:.1} Mbit/s",
             self.path.base * 1e3,
             self.offset.get() * 1e3,
             self.path.roughness.get() * 1e3,
             self.path.rate * 8e-6,
             self.path.capacity() * 8e-6,
+            self.path.dispersion().unwrap_or(0.0) * 8e-6,
         )
     }
 }

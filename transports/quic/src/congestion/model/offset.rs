@@ -4,7 +4,8 @@
 //! the window and the rate. Where the rate falls below what it was, the window steps up for a few rounds. Does the
 //! delay answer as our own queue would, then what was expected is too much; if not, the delay before the step wasn't
 //! ours, and the law counts it as part of the path. It's tried only where the delay is rough: among smooth flows a step
-//! would only take from others what the law divides.
+//! would only take from others what the law divides. Where the other direction is loaded too, less roughness will do and
+//! less is believed.
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +18,26 @@ use super::{
 /// A rate below this share of what it was calls for a test, one above this lets the offset fade.
 const SHORT: f64 = 0.95;
 const FINE: f64 = 0.97;
-/// What is left of the offset after each fine round: the jitter may have gone.
-const FADE: f64 = 0.97;
 /// The largest step of the window: a quarter of the path's content as queue, if it was wrong.
 const STEP: f64 = 1.25;
 /// Rounds of a test, and how many of them count: the step's effect takes one to come back.
 const ROUNDS: u32 = 4;
-/// Roughness, as a share of the target queue, that allows tests once its average is settled.
-const ROUGH: f64 = 0.36;
-/// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
-const MOST: f64 = 0.4;
+/// How readily delay is taken for another's.
+struct Belief {
+    /// Roughness, as a share of the target queue, that allows tests once its average is settled.
+    rough: f64,
+    /// How much of the delay that a test has shown not to be ours is believed.
+    believed: f64,
+    /// What is left of the offset after each fine round: the jitter may have gone.
+    fade: f64,
+    /// The offset's bound, as a share of the base, beside four times the roughness. Beyond it's a rival's queue.
+    most: f64,
+}
+
+const ONE_WAY: Belief = Belief { rough: 0.36, believed: 1.0, fade: 0.95, most: 0.3 };
+/// The other direction's bursts are less rough than jitter. Part of its delay is made by our own queue, behind which its ACKs
+/// wait, and two ends that blamed each other for all of it would keep it: in the lab 10 ms.
+const BOTH_WAYS: Belief = Belief { rough: 0.1, believed: 0.5, fade: 0.93, most: 0.15 };
 /// The same, seconds, where the base is next to nothing.
 const MOST_LEAST: f64 = 0.001;
 /// After a test that lost packets: no other for so long.
@@ -48,6 +59,8 @@ struct Test {
 #[derive(Debug, Clone)]
 pub(super) struct Offset {
     delay: f64,
+    /// The other direction is loaded too.
+    pub(super) both_ways: bool,
     /// The rate that ought to be reached. Bytes per second.
     reach: f64,
     next_reach: f64,
@@ -60,7 +73,7 @@ pub(super) struct Offset {
 
 impl Offset {
     pub(super) fn new(now: Instant) -> Self {
-        Self { delay: 0.0, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now }
+        Self { delay: 0.0, both_ways: false, reach: 0.0, next_reach: 0.0, reach_at: now, distrust_until: now, test: None, not_before: now }
     }
 
     /// Seconds.
@@ -96,18 +109,22 @@ impl Offset {
         }
     }
 
-    fn bound(path: &Path) -> f64 {
-        (MOST * path.base).max(MOST_LEAST) + 4.0 * path.roughness.get()
+    fn belief(&self) -> &'static Belief {
+        if self.both_ways { &BOTH_WAYS } else { &ONE_WAY }
+    }
+
+    fn bound(&self, path: &Path) -> f64 {
+        (self.belief().most * path.base).max(MOST_LEAST) + 4.0 * path.roughness.get()
     }
 
     /// Starts a test if the rate is short: by how much the window is to grow.
     fn start(&mut self, round: &Round, path: &Path, window: f64) -> Option<f64> {
         let reach = self.reach(round.end, path);
         if path.rate > FINE * reach {
-            self.delay *= FADE;
+            self.delay *= self.belief().fade;
         }
         let target = path.target();
-        let possible = (target..Self::bound(path) + target).contains(&(round.rtt - path.base));
+        let possible = (target..self.bound(path) + target).contains(&(round.rtt - path.base));
         if !path.averaged() || path.rate >= SHORT * reach || round.end < self.not_before || !possible {
             return None;
         }
@@ -128,7 +145,8 @@ impl Offset {
         let usual = path.loss * packets;
         let lossy = test.lost / mtu > 1.5 * usual + 0.003 * packets + 3.0 * usual.sqrt() + 4.0;
         if !queued && !lossy {
-            self.delay = self.delay.max(test.rtt - path.base - path.target()).min(Self::bound(path));
+            let seen = test.rtt - path.base - path.target();
+            self.delay = (self.delay + self.belief().believed * (seen - self.delay).max(0.0)).min(self.bound(path));
             return None;
         }
         // Half way: the other direction's queue may have spoken instead of ours.
@@ -147,7 +165,8 @@ impl Model {
     /// Whether a test of the offset decides about this round.
     pub(super) fn tests_offset(&mut self, round: &Round) -> bool {
         let rough = &self.path.roughness;
-        let allowed = rough.get() > self.path.target() || rough.settled() && rough.get() > ROUGH * self.path.target();
+        let enough = self.offset.belief().rough;
+        let allowed = rough.get() > self.path.target() || rough.settled() && rough.get() > enough * self.path.target();
         if !self.config.offset || !allowed && self.offset.test.is_none() {
             return false;
         }

@@ -90,7 +90,7 @@ impl Path {
     }
 
     /// Takes in a round that the window limited.
-    pub(super) fn on_round(&mut self, round: &Round) {
+    pub(super) fn on_round(&mut self, round: &Round, both_ways: bool) {
         self.loss += (round.loss() - self.loss) / 32.0;
         match self.dispersion() {
             Some(rate) => self.agreed = Some((rate, round.end)),
@@ -105,13 +105,15 @@ impl Path {
             self.rounds.pop_front();
         }
         self.rounds.push_back(*round);
-        let (acked, elapsed) = self.rounds.iter().fold((0.0, 0.0), |sum, r| (sum.0 + r.acked as f64, sum.1 + r.elapsed));
+        let (acked, elapsed) = self.rounds.iter().fold((0.0, 0.0), |sum, r| (sum.0 + r.carried(), sum.1 + r.elapsed));
         self.rate = acked / elapsed;
         if after(round.end, self.peak_at, RATE_MEMORY) {
             (self.peak, self.next_peak, self.peak_at) = (self.next_peak, self.rate, round.end);
         }
-        self.peak = self.peak.max(self.rate);
-        self.next_peak = self.next_peak.max(self.rate);
+        if self.believes_rate(both_ways) {
+            self.peak = self.peak.max(self.rate);
+            self.next_peak = self.next_peak.max(self.rate);
+        }
     }
 
     /// The window has changed for a reason of its own: rounds before say nothing about those after.
@@ -122,6 +124,12 @@ impl Path {
     /// Enough rounds since then for an average.
     pub(super) fn averaged(&self) -> bool {
         self.rounds.len() == AVERAGED
+    }
+
+    /// Where both directions are loaded, a round or two after start-up may be above what the path carries, while both queues
+    /// drain.
+    pub(super) fn believes_rate(&self, both_ways: bool) -> bool {
+        self.averaged() || !both_ways
     }
 
     /// The delay now, by the least of the last few packets. `None`: too few.

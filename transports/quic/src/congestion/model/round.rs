@@ -23,6 +23,12 @@ impl Round {
         self.acked as f64 / self.elapsed
     }
 
+    /// Bytes acknowledged, or fewer where the ACKs were compressed, as while the other direction's queue drains: no path
+    /// carries more than what is in flight per round trip (Little 1961).
+    pub(super) fn carried(&self) -> f64 {
+        (self.acked as f64).min(self.in_flight * self.elapsed / self.rtt)
+    }
+
     /// The share of bytes lost.
     pub(super) fn loss(&self) -> f64 {
         self.lost as f64 / (self.lost + self.acked).max(1) as f64

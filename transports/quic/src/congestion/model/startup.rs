@@ -1,7 +1,8 @@
 //! Start-up: doubling until the path is full, by whatever shows it first.
 //!
 //! The bursts' dispersion does before a queue grows. Where they disagree (jitter, the other direction's load), delay slows
-//! the growth to a quarter a round, and it ends when the rate no longer follows.
+//! the growth to a quarter a round, until a round shows that nothing waits, and it ends when there's delay and the rate no
+//! longer follows.
 
 use super::{Model, Phase, USED_IN_START_UP, round::Round};
 
@@ -13,8 +14,6 @@ const CAREFUL_FLAT_ROUNDS: u32 = 2;
 /// What counts as more rate: BBR's quarter while doubling.
 const MORE: f64 = 1.25;
 const CAREFUL_MORE: f64 = 1.1;
-/// A window below this share of what the path holds grows by doubling rather than by the law.
-const FAR_BELOW: f64 = 0.5;
 /// Loss of a round that ends it, as a share: above what any profile loses by itself.
 const LOSS: f64 = 0.05;
 /// Packets of it at least, so that a short round isn't judged by one packet.
@@ -58,11 +57,16 @@ impl Model {
     }
 
     pub(super) fn start_up_on_round(&mut self, mut state: StartUp, round: &Round) {
-        let careful = state.growth <= CAREFUL;
         let rate = round.rate();
+        if round.rtt < self.path.base + self.path.target() {
+            // Nothing waits: what slowed us was a burst's, or the other direction's (as RFC 9406, section 4.2, goes back).
+            (state.growth, state.flat) = (2.0, 0);
+            state.best = state.best.max(rate);
+        }
+        let careful = state.growth <= CAREFUL;
         if rate > state.best * if careful { CAREFUL_MORE } else { MORE } {
             (state.best, state.flat) = (rate, 0);
-        } else {
+        } else if round.rtt >= self.path.base + self.path.target() {
             state.flat += 1;
         }
         let flat = state.flat >= if careful { CAREFUL_FLAT_ROUNDS } else { FLAT_ROUNDS };
@@ -76,18 +80,6 @@ impl Model {
             self.leave_start_up();
             self.window = self.window.min(1.1 * rate * round.rtt);
         }
-    }
-
-    /// Whether the bursts show a path far wider than the window, with nothing waiting on it: the application was slow when
-    /// start-up ended. Then it begins again.
-    pub(super) fn starts_again(&mut self, round: &Round) -> bool {
-        let path = &self.path;
-        let wide = path.dispersion().is_some_and(|capacity| self.window < FAR_BELOW * capacity * path.base);
-        let again = wide && round.rtt < path.base + path.target();
-        if again {
-            self.phase = Phase::StartUp(StartUp::new());
-        }
-        again
     }
 
     fn leave_start_up(&mut self) {

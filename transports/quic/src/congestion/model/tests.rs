@@ -16,12 +16,17 @@ struct Fluid {
     base: f64,
     /// Seconds of queue that somebody else holds.
     foreign: f64,
+    /// Seconds that every second eight packets take longer.
+    wobble: f64,
+    /// As much is received as is acknowledged.
+    both_ways: bool,
+    acked: u64,
 }
 
 impl Fluid {
     fn new(config: DelayConfig, rate: f64, base: f64) -> Self {
         let now = Instant::now();
-        Self { model: Model::new(config, now, MTU), now, rate, base, foreign: 0.0 }
+        Self { model: Model::new(config, now, MTU), now, rate, base, foreign: 0.0, wobble: 0.0, both_ways: false, acked: 0 }
     }
 
     fn rtt(&self) -> f64 {
@@ -35,13 +40,18 @@ impl Fluid {
         let pairs = (window / (2 * u64::from(MTU))).max(1);
         for _ in 0..pairs {
             self.now += Duration::from_secs_f64(rtt / pairs as f64);
-            let sent = self.now.checked_sub(Duration::from_secs_f64(rtt)).unwrap();
+            let wobble = if self.acked / (8 * u64::from(MTU)) % 2 == 0 { 0.0 } else { self.wobble };
+            let sent = self.now.checked_sub(Duration::from_secs_f64(rtt + wobble)).unwrap();
             self.model.on_ack(self.now, sent, u64::from(MTU));
             self.model.on_ack(self.now, sent, u64::from(MTU));
+            self.acked += 2 * u64::from(MTU);
+            if self.both_ways {
+                self.model.on_received(self.acked);
+            }
             self.model.on_acks_end(self.now, self.model.window());
         }
         if lost > 0 {
-            self.model.on_lost(self.now, self.now, lost, false);
+            self.model.on_lost(self.now, lost, false);
         }
     }
 
@@ -109,10 +119,10 @@ fn a_slow_application_neither_opens_the_window_nor_ends_start_up_for_good() {
     assert!(quiet < 100_000, "{quiet}");
     // Whatever phase that has led to: now there's more to send.
     path.model.phase = Phase::Steady;
-    for _ in 0..12 {
+    for _ in 0..20 {
         path.round(0);
     }
-    assert!(path.model.window() > 200_000, "{} after 12 round trips", path.model.window());
+    assert!(path.model.window() > 200_000, "{} after 20 round trips", path.model.window());
 }
 
 #[test]
@@ -168,13 +178,89 @@ fn a_rival_queue_is_met_and_its_absence_noticed() {
 }
 
 #[test]
+fn what_is_lost_beside_a_rival_isnt_sent_again_at_once() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..60 {
+        path.round(0);
+    }
+    path.foreign = 0.04;
+    while path.model.phase != Phase::Company {
+        path.round(0);
+    }
+    path.round(1200);
+    let before = path.model.window();
+    path.model.on_lost(path.now, 6000, false);
+    assert_eq!(path.model.window(), before - 6000);
+    path.round(1200);
+    assert!((path.model.window() as f64) < 1.1 * before as f64);
+    for _ in 0..200 {
+        path.round(1200);
+    }
+    let part = path.model.window() as f64 / (5e6 * path.rtt());
+    assert!((0.4..0.6).contains(&part), "{part} of the path's content");
+}
+
+#[test]
+fn start_up_goes_on_while_nothing_waits_in_the_queue() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..40 {
+        path.burst(6);
+    }
+    assert!(matches!(path.model.phase, Phase::StartUp(_)), "{}", path.model);
+}
+
+#[test]
+fn half_of_an_empty_path_is_taken_quickly_and_no_more_than_most_of_it() {
+    let after = |config| {
+        let mut path = Fluid::new(config, 5e6, 0.05);
+        for _ in 0..20 {
+            path.burst(10);
+        }
+        assert!(path.model.path.dispersion().is_some());
+        (path.model.phase, path.model.window) = (Phase::Steady, 40_000.0);
+        for _ in 0..4 {
+            path.round(0);
+        }
+        let soon = path.model.window();
+        for _ in 0..5 {
+            path.round(0);
+        }
+        [soon, path.model.window()]
+    };
+    let [soon, later] = after(DelayConfig::default());
+    assert!(soon >= 120_000 && later < 190_000, "{soon}, {later} of 250,000");
+    let [_, later] = after(DelayConfig { catch_up: false, ..DelayConfig::default() });
+    assert!(later < 100_000, "without the mechanism {later}");
+}
+
+#[test]
+fn a_loaded_other_direction_doesnt_hold_this_one_down() {
+    let after = |config| {
+        let mut path = Fluid::new(config, 5e6, 0.05);
+        for _ in 0..60 {
+            path.round(0);
+        }
+        // The other direction's queue, and its bursts.
+        (path.foreign, path.wobble, path.both_ways) = (0.003, 0.0003, true);
+        for _ in 0..200 {
+            path.round(0);
+        }
+        path.model.window() as f64 / (5e6 * path.rtt())
+    };
+    let reached = after(DelayConfig::default());
+    assert!(reached > 0.9, "{reached} of the rate");
+    let reached = after(DelayConfig { both_ways: false, ..DelayConfig::default() });
+    assert!(reached < 0.8, "without the mechanism {reached}");
+}
+
+#[test]
 fn persistent_congestion_starts_over() {
     let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
     for _ in 0..60 {
         path.round(0);
     }
     assert!(path.model.window() > 200_000);
-    path.model.on_lost(path.now, path.now, 200_000, true);
+    path.model.on_lost(path.now, 200_000, true);
     assert_eq!(path.model.window(), 12_000);
     assert!(matches!(path.model.phase, Phase::StartUp(_)));
     assert_eq!((path.model.path.capacity(), path.model.bottleneck()), (0.0, None));
