@@ -77,6 +77,8 @@ impl Variant {
         Self::quic("quic-no-rescue", "without the probes that find an outage's end", |config| config.rescue = false),
         Self::quic("quic-no-dispersion", "start-up ends by delay, not by how bursts spread", |config| config.delay.dispersion = false),
         Self::quic("quic-no-offset", "all delay above the least is taken for queue", |config| config.delay.offset = false),
+        Self::quic("quic-no-both-ways", "the other direction's load isn't looked at", |config| config.delay.both_ways = false),
+        Self::quic("quic-no-catch-up", "an empty path is taken as slowly as any", |config| config.delay.catch_up = false),
         Self::quic("quic-no-company", "a rival that fills the queue isn't met", |config| config.delay.company = false),
         Self::quic("quic-no-dip", "no look at the empty path every ten seconds", |config| config.delay.dip = false),
         Self { classes: Classes::One, ..Self::quic("quic-one-stream", "one stream, whole messages in order", |_| {}) },

@@ -40,7 +40,7 @@ impl Fluid {
         let pairs = (window / (2 * u64::from(MTU))).max(1);
         for _ in 0..pairs {
             self.now += Duration::from_secs_f64(rtt / pairs as f64);
-            let wobble = if self.acked / (8 * u64::from(MTU)) % 2 == 0 { 0.0 } else { self.wobble };
+            let wobble = if (self.acked / (8 * u64::from(MTU))).is_multiple_of(2) { 0.0 } else { self.wobble };
             let sent = self.now.checked_sub(Duration::from_secs_f64(rtt + wobble)).unwrap();
             self.model.on_ack(self.now, sent, u64::from(MTU));
             self.model.on_ack(self.now, sent, u64::from(MTU));
