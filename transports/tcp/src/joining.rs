@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use bytes::BytesMut;
 use peerlane_transport::{
     CloseCode, Closed, ConnectError, Session, Urgency,
-    admission::{Agreed, JoinToken, join},
+    admission::{Agreed, Handshake, JoinToken, join},
     framing::{Joining, Place},
     identity::{PeerId, server_name},
 };
@@ -42,13 +42,7 @@ pub(crate) fn needed(carriers: &[u8], agreed: &Agreed, most: u8) -> Vec<u8> {
 
 /// Dials what is needed beside the first, in a task of its own, until the connection is over.
 pub(crate) fn start(shared: Arc<Shared>, session: Arc<Session>, join: Join) {
-    tokio::spawn(async move {
-        tokio::select! {
-            biased;
-            () = session.over().cancelled() => {}
-            () = dial_all(&shared, &session, join) => {}
-        }
-    });
+    tokio::spawn(async move { dial_all(&shared, &session, join).await });
 }
 
 async fn dial_all(shared: &Arc<Shared>, session: &Session, join: Join) {
@@ -57,8 +51,17 @@ async fn dial_all(shared: &Arc<Shared>, session: &Session, join: Join) {
         if missing.is_empty() {
             return;
         }
-        sleep(pause).await;
+        tokio::select! {
+            biased;
+            () = session.over().cancelled() => return,
+            () = sleep(pause) => {}
+        }
         for number in std::mem::take(&mut missing) {
+            // One that has begun goes on though the connection has ended, within its deadline: a handshake given up in the
+            // middle would count against us in the other side's gate.
+            if session.over().is_cancelled() {
+                return;
+            }
             let Some(place) = join.joining.take(number) else { continue };
             if let Err(error) = dial(shared, &join, number, place).await {
                 tracing::debug!(remote = %session.info().remote_addr, carrier = number, %error, "a further TCP connection hasn't joined");
@@ -109,7 +112,12 @@ pub(crate) fn is_join(shared: &Shared, start: &StartHandshake<Socket>) -> bool {
 }
 
 /// The listener's side, of whatever connection it is.
-pub(crate) async fn accepted(shared: &Arc<Shared>, start: StartHandshake<Socket>, deadline: Instant) -> Result<(), ConnectError> {
+pub(crate) async fn accepted(
+    shared: &Arc<Shared>,
+    start: StartHandshake<Socket>,
+    permit: Handshake,
+    deadline: Instant,
+) -> Result<(), ConnectError> {
     let limit = shared.handshake_timeout();
     let tls = start.into_stream(shared.join_acceptor.clone()).into_fallible();
     let mut tls: TlsStream<Socket> = match within(deadline, limit, TLS_STEP, async { Ok(tls.await) }).await? {
@@ -127,6 +135,8 @@ pub(crate) async fn accepted(shared: &Arc<Shared>, start: StartHandshake<Socket>
         }
     };
     let (carrier, token, early) = within(deadline, limit, "the join", join::asked(&mut tls)).await?;
+    // A peer that we know by now, as after any handshake. That its connection has ended meanwhile is no offence.
+    permit.succeeded(Instant::now());
     let Some((joining, place)) = shared.joins.find(&token, &peer, carrier) else {
         let closed = Closed::local(CloseCode::NoSuchJoin, "no connection of ours waits for this");
         return within(deadline, limit, "the join", join::refuse(&mut tls, closed)).await;

@@ -195,9 +195,8 @@ impl Arrival {
         };
         let begun = match heard {
             Ok(Ok(start)) if joining::is_join(&shared, &start) => {
-                match joining::accepted(&shared, start, deadline).await {
-                    Ok(()) => permit.succeeded(Instant::now()),
-                    Err(error) => tracing::debug!(remote = %canonical(remote), %error, "a TCP connection hasn't joined"),
+                if let Err(error) = joining::accepted(&shared, start, permit, deadline).await {
+                    tracing::debug!(remote = %canonical(remote), %error, "a TCP connection hasn't joined");
                 }
                 return;
             }

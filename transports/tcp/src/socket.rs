@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use peerlane_transport::{ConnectError, PathStats};
@@ -14,7 +14,6 @@ use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpSocket, TcpStream},
-    sync::oneshot,
 };
 
 use crate::config::{CongestionControl, TcpConfig};
@@ -31,9 +30,9 @@ const BEST: &str = "bbr";
 /// 65 ms instead of 74 to 85.)
 #[cfg(target_os = "linux")]
 const ANEW: Duration = Duration::from_secs(8);
-/// A connection that has written no more than this in that time sends seldom. Bytes: 16 kB/s.
+/// A connection that has written no more than this in that time sends seldom. Bytes: half a Mbit/s.
 #[cfg(target_os = "linux")]
-const SELDOM: u64 = 128 * 1024;
+const SELDOM: u64 = 512 * 1024;
 /// What BBR is begun anew by way of: every kernel has it.
 #[cfg(target_os = "linux")]
 const BETWEEN: &str = "reno";
@@ -199,15 +198,13 @@ pub(crate) struct Socket(Arc<Mutex<Inner>>);
 #[derive(Debug)]
 struct Inner {
     stream: TcpStream,
-    /// Bytes given to the kernel.
-    written: u64,
-    /// Tells by its end that the socket is closed.
-    _open: Option<oneshot::Sender<()>>,
+    /// When the congestion control was last looked at, if it's [begun anew](Socket::stay_ready), and bytes written since.
+    anew: Option<(Instant, u64)>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Self(Arc::new(Mutex::new(Inner { stream, written: 0, _open: None })))
+        Self(Arc::new(Mutex::new(Inner { stream, anew: None })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -224,29 +221,10 @@ impl Socket {
         SockRef::from(&self.lock().stream).set_tcp_keepalive(&keepalive)
     }
 
-    /// Keeps BBR from going slow on a connection that sends seldom: see [`ANEW`]. For as long as the socket lives.
-    #[cfg(target_os = "linux")]
+    /// From now on keeps BBR from going slow while this connection sends seldom: see [`ANEW`].
     pub(crate) fn stay_ready(&self) {
-        let socket = Arc::downgrade(&self.0);
-        let (open, mut closed) = oneshot::channel();
-        self.lock()._open = Some(open);
-        tokio::spawn(async move {
-            let mut before = 0;
-            // What ends it is the sender's end.
-            while tokio::time::timeout(ANEW, &mut closed).await.is_err() {
-                let Some(socket) = socket.upgrade() else { return };
-                let inner = socket.lock().unwrap_or_else(PoisonError::into_inner);
-                if inner.written - before <= SELDOM && begin_anew(&SockRef::from(&inner.stream)).is_err() {
-                    return;
-                }
-                before = inner.written;
-            }
-        });
+        self.lock().anew = Some((Instant::now(), 0));
     }
-
-    /// Only Linux has BBR.
-    #[cfg(not(target_os = "linux"))]
-    pub(crate) fn stay_ready(&self) {}
 
     /// For [`ConnectionStats::path`](peerlane_transport::ConnectionStats::path): what the kernel says now.
     pub(crate) fn path(&self) -> Box<dyn Fn() -> PathStats + Send + Sync> {
@@ -286,11 +264,24 @@ fn path_stats(stream: &TcpStream) -> PathStats {
 
 impl Inner {
     fn wrote(&mut self, write: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        #[cfg(target_os = "linux")]
+        self.look_after();
         let written = write(Pin::new(&mut self.stream));
-        if let Poll::Ready(Ok(len)) = &written {
-            self.written = self.written.saturating_add(*len as u64);
+        if let (Poll::Ready(Ok(len)), Some((_, bytes))) = (&written, &mut self.anew) {
+            *bytes = bytes.saturating_add(*len as u64);
         }
         written
+    }
+
+    /// Before a write, so that it costs a connection that's silent nothing.
+    #[cfg(target_os = "linux")]
+    fn look_after(&mut self) {
+        let Some((since, bytes)) = self.anew else { return };
+        let now = Instant::now();
+        if now.saturating_duration_since(since) >= ANEW {
+            let goes_on = bytes > SELDOM || begin_anew(&SockRef::from(&self.stream)).is_ok();
+            self.anew = goes_on.then_some((now, 0));
+        }
     }
 }
 
@@ -382,15 +373,20 @@ mod tests {
         let listener = tokio::net::TcpListener::bind(any()).await.unwrap();
         let mut socket = Socket::new(settings.connect(listener.local_addr().unwrap()).await.unwrap());
         let mut other = listener.accept().await.unwrap().0;
+        let long_ago = || Instant::now().checked_sub(ANEW).unwrap();
         for n in 0..50u8 {
+            socket.lock().anew = Some((long_ago(), 0));
             socket.write_all(&[n; 3000]).await.unwrap();
-            begin_anew(&SockRef::from(&socket.lock().stream)).unwrap();
+            assert!(socket.lock().anew.unwrap().0.elapsed() < ANEW, "it wasn't looked at");
             let mut heard = [0; 3000];
             other.read_exact(&mut heard).await.unwrap();
             assert_eq!(heard, [n; 3000]);
         }
-        assert_eq!(socket.lock().written, 150_000);
         assert_eq!(congestion_control(&SockRef::from(&socket.lock().stream)).unwrap(), BEST);
+        // One that sends much is left alone.
+        socket.lock().anew = Some((long_ago(), SELDOM + 1));
+        socket.write_all(&[7; 10]).await.unwrap();
+        assert_eq!(socket.lock().anew.unwrap().1, 10);
     }
 
     #[cfg(target_os = "linux")]

@@ -55,5 +55,10 @@ async fn two_hundred_connections_leave_no_task_and_no_descriptor() {
         }
     })
     .await;
-    assert_eq!(b.local.gate.stats().strangers + b.local.gate.stats().known, 0);
+    let gate = b.local.gate.stats();
+    assert_eq!(gate.strangers + gate.known, 0);
+    // Twenty were refused, and so were joins that came while the peer was blocked. Those whose connection has merely ended
+    // before them count against nobody.
+    let failed = gate.admitted - gate.succeeded;
+    assert!((20..=40).contains(&failed), "{gate:?}");
 }
