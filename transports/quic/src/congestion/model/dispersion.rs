@@ -34,8 +34,6 @@ struct Batch {
     at: Instant,
     /// When the newest packet in it was sent: the one whose arrival made the receiver answer.
     sent: Instant,
-    /// All of its packets are of one burst.
-    pure: bool,
     packets: u32,
     bytes: u64,
 }
@@ -52,13 +50,12 @@ impl Dispersion {
     pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         match &mut self.batch {
             Some(batch) if batch.at == now => {
-                batch.pure &= batch.sent == sent;
                 batch.sent = sent;
                 batch.packets += 1;
                 batch.bytes += bytes;
             }
             batch => {
-                if let Some(complete) = batch.replace(Batch { at: now, sent, pure: true, packets: 1, bytes }) {
+                if let Some(complete) = batch.replace(Batch { at: now, sent, packets: 1, bytes }) {
                     self.on_batch(&complete);
                 }
             }
@@ -69,7 +66,7 @@ impl Dispersion {
     /// with the next burst's begin, nor alone, when it may have waited for the receiver's timer.
     fn on_batch(&mut self, batch: &Batch) {
         match &mut self.burst {
-            Some(burst) if batch.pure && burst.sent == batch.sent => {
+            Some(burst) if burst.sent == batch.sent => {
                 burst.lone += batch.bytes;
                 if batch.packets > 1 {
                     burst.behind += std::mem::take(&mut burst.lone);

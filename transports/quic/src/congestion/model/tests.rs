@@ -40,7 +40,7 @@ impl Fluid {
         let pairs = (window / (2 * u64::from(MTU))).max(1);
         for _ in 0..pairs {
             self.now += Duration::from_secs_f64(rtt / pairs as f64);
-            let wobble = if self.acked / (8 * u64::from(MTU)) % 2 == 0 { 0.0 } else { self.wobble };
+            let wobble = if (self.acked / (8 * u64::from(MTU))).is_multiple_of(2) { 0.0 } else { self.wobble };
             let sent = self.now.checked_sub(Duration::from_secs_f64(rtt + wobble)).unwrap();
             self.model.on_ack(self.now, sent, u64::from(MTU));
             self.model.on_ack(self.now, sent, u64::from(MTU));
@@ -202,11 +202,21 @@ fn what_is_lost_beside_a_rival_isnt_sent_again_at_once() {
 
 #[test]
 fn start_up_goes_on_while_nothing_waits_in_the_queue() {
-    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
-    for _ in 0..40 {
-        path.burst(6);
-    }
-    assert!(matches!(path.model.phase, Phase::StartUp(_)), "{}", path.model);
+    let after = |rtt: f64| {
+        let now = Instant::now();
+        let mut model = Model::new(DelayConfig::default(), now, MTU);
+        model.path.base = 0.05;
+        for _ in 0..6 {
+            if let Phase::StartUp(state) = model.phase {
+                // The rate doesn't grow.
+                let round = Round { end: now, elapsed: rtt, rtt, acked: 12_000, lost: 0, in_flight: 12_000.0 };
+                model.start_up_on_round(state, &round);
+            }
+        }
+        model.phase
+    };
+    assert!(matches!(after(0.0505), Phase::StartUp(_)));
+    assert_eq!(after(0.06), Phase::Steady);
 }
 
 #[test]
