@@ -9,8 +9,9 @@ use std::{collections::VecDeque, time::Instant};
 
 /// Samples kept: about as many bursts as a wide-area path has in flight, and odd for the median's sake.
 const SAMPLES: usize = 61;
-/// Samples before anything is said: less than a round trip's bursts once slow start matters.
-const ENOUGH: usize = 8;
+/// Samples before anything is said: less than a round trip's bursts once slow start matters. With half as many, short bursts of a
+/// path that reorders have agreed by chance.
+const ENOUGH: usize = 16;
 /// Bytes behind a burst's first ACK for a sample: two packets, which is what an ACK-clocked burst of four always has.
 const SPAN: u64 = 2 * 1200;
 /// Jitter spoils the method: the third quartile may be this many times the first.
