@@ -9,8 +9,9 @@ use std::{collections::VecDeque, time::Instant};
 
 /// Samples kept: about as many bursts as a wide-area path has in flight, and odd for the median's sake.
 const SAMPLES: usize = 61;
-/// Samples before anything is said: less than a round trip's bursts once slow start matters.
-const ENOUGH: usize = 8;
+/// Samples before anything is said: less than a round trip's bursts once slow start matters. With half as many, short bursts of a
+/// path that reorders have agreed by chance.
+const ENOUGH: usize = 16;
 /// Bytes behind a burst's first ACK for a sample: two packets, which is what an ACK-clocked burst of four always has.
 const SPAN: u64 = 2 * 1200;
 /// Jitter spoils the method: the third quartile may be this many times the first.
@@ -34,8 +35,6 @@ struct Batch {
     at: Instant,
     /// When the newest packet in it was sent: the one whose arrival made the receiver answer.
     sent: Instant,
-    /// All of its packets are of one burst.
-    pure: bool,
     packets: u32,
     bytes: u64,
 }
@@ -52,13 +51,12 @@ impl Dispersion {
     pub(super) fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64) {
         match &mut self.batch {
             Some(batch) if batch.at == now => {
-                batch.pure &= batch.sent == sent;
                 batch.sent = sent;
                 batch.packets += 1;
                 batch.bytes += bytes;
             }
             batch => {
-                if let Some(complete) = batch.replace(Batch { at: now, sent, pure: true, packets: 1, bytes }) {
+                if let Some(complete) = batch.replace(Batch { at: now, sent, packets: 1, bytes }) {
                     self.on_batch(&complete);
                 }
             }
@@ -69,7 +67,7 @@ impl Dispersion {
     /// with the next burst's begin, nor alone, when it may have waited for the receiver's timer.
     fn on_batch(&mut self, batch: &Batch) {
         match &mut self.burst {
-            Some(burst) if batch.pure && burst.sent == batch.sent => {
+            Some(burst) if burst.sent == batch.sent => {
                 burst.lone += batch.bytes;
                 if batch.packets > 1 {
                     burst.behind += std::mem::take(&mut burst.lone);

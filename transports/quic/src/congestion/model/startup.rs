@@ -58,7 +58,8 @@ impl Model {
 
     pub(super) fn start_up_on_round(&mut self, mut state: StartUp, round: &Round) {
         let rate = round.rate();
-        if round.rtt < self.path.base + self.path.target() {
+        let waits = round.rtt >= self.path.base + self.start_up_delay() / 2.0;
+        if !waits {
             // Nothing waits: what slowed us was a burst's, or the other direction's (as RFC 9406, section 4.2, goes back).
             (state.growth, state.flat) = (2.0, 0);
             state.best = state.best.max(rate);
@@ -66,7 +67,7 @@ impl Model {
         let careful = state.growth <= CAREFUL;
         if rate > state.best * if careful { CAREFUL_MORE } else { MORE } {
             (state.best, state.flat) = (rate, 0);
-        } else if round.rtt >= self.path.base + self.path.target() {
+        } else if waits {
             state.flat += 1;
         }
         let flat = state.flat >= if careful { CAREFUL_FLAT_ROUNDS } else { FLAT_ROUNDS };

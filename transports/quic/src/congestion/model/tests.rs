@@ -202,11 +202,21 @@ fn what_is_lost_beside_a_rival_isnt_sent_again_at_once() {
 
 #[test]
 fn start_up_goes_on_while_nothing_waits_in_the_queue() {
-    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
-    for _ in 0..40 {
-        path.burst(6);
-    }
-    assert!(matches!(path.model.phase, Phase::StartUp(_)), "{}", path.model);
+    let after = |rtt: f64| {
+        let now = Instant::now();
+        let mut model = Model::new(DelayConfig::default(), now, MTU);
+        model.path.base = 0.05;
+        for _ in 0..6 {
+            if let Phase::StartUp(state) = model.phase {
+                // The rate doesn't grow.
+                let round = Round { end: now, elapsed: rtt, rtt, acked: 12_000, lost: 0, in_flight: 12_000.0 };
+                model.start_up_on_round(state, &round);
+            }
+        }
+        model.phase
+    };
+    assert!(matches!(after(0.0505), Phase::StartUp(_)));
+    assert_eq!(after(0.06), Phase::Steady);
 }
 
 #[test]
