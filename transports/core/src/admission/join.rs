@@ -2,7 +2,7 @@
 //!
 //! The hello stands on the first byte stream and says how many there may be ([`hello::Extensions::carriers`]). The dialer
 //! dials again, proves its key again, and says JOIN instead of HELLO; ACCEPT answers, or CLOSE with
-//! [`CloseCode::NoSuchJoin`](crate::CloseCode::NoSuchJoin).
+//! [`CloseCode::NoSuchJoin`].
 //!
 //! A JOIN names its connection by a *token*, keying material that both ends derive from the first byte stream's TLS and
 //! nobody else can (RFC 8446, section 7.5). It travels within a TLS of its own, whose two keys the other side compares

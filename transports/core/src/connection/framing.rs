@@ -2,7 +2,7 @@
 //! third transport short: do a handshake, [`exchange`](crate::hello::exchange) hellos, start a [`Session`], and
 //! [`drive`] it.
 //!
-//! A frame: lane (1 byte, [`Lane::to_byte`]; `0xff` for control frames) | length (varint, at most 16 KiB) |
+//! A frame: lane (1 byte, [`Lane::to_byte`](crate::class::Lane::to_byte); `0xff` for control frames) | length (varint, at most 16 KiB) |
 //! payload. An empty frame ends a lane above slot 0. One write is at most one frame of 16 KiB: what is given to
 //! a byte stream can't be overtaken, so no more of it is given than that.
 //!
