@@ -174,6 +174,28 @@ fn or_default<T: PartialEq + Copy>(named: &[T], default: &[T]) -> Vec<T> {
 const AFTER_EVENTS: Duration = Duration::from_secs(10);
 
 impl Args {
+    /// An option was named that the workload has no use for.
+    fn refuse_what_is_idle(&self) -> Result<(), BenchError> {
+        let (cost, connect) = (self.workload == WorkloadName::Cost, self.workload == WorkloadName::Connect);
+        let load = !cost && !connect;
+        let idle = [
+            ("--flood", !self.flood.is_empty(), load),
+            ("--rival", !self.rival.is_empty(), load),
+            ("--rate", self.rate.is_some(), load),
+            ("--duration", self.duration.is_some(), load),
+            ("--warm-up", self.warm_up.is_some(), load),
+            ("--html", self.html.is_some(), load),
+            ("--peers", self.peers.is_some(), cost),
+            ("--dials", self.dials.is_some(), connect),
+        ];
+        match idle.iter().find(|(_, named, useful)| *named && !useful) {
+            Some((option, ..)) => {
+                Err(BenchError::Plan { what: format!("{option} means nothing to this workload; see `peerlane bench --help`") })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// One for each profile. `log`: what is logged in them.
     fn labs(&self, log: &str) -> Result<Vec<Box<dyn Lab>>, BenchError> {
         let fail = |what: &str| Err(BenchError::Plan { what: what.to_owned() });
@@ -288,6 +310,7 @@ pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
         (_, Some(variant)) => return Ok(bench::cost::play_other(variant)?),
         _ => {}
     }
+    args.refuse_what_is_idle()?;
     let ended = match args.workload {
         WorkloadName::Cost => measure_cost(args)?,
         WorkloadName::Connect => measure_connect(args, log)?,
@@ -607,6 +630,22 @@ mod tests {
         assert!(labs[0].profile() == "blackhole" && labs[0].last_event().is_some());
         for nowhere in ["--workload share", "--workload recover"] {
             assert!(matches!(args(nowhere).unwrap().labs(""), Err(BenchError::Plan { .. })), "{nowhere}");
+        }
+    }
+
+    #[test]
+    fn an_option_that_would_do_nothing_is_refused() {
+        for idle in [
+            "--workload cost --html x",
+            "--workload cost --dials 3",
+            "--workload connect --rate 5",
+            "--peers 7",
+            "--workload bulk --dials 1",
+        ] {
+            assert!(matches!(args(idle).unwrap().refuse_what_is_idle(), Err(BenchError::Plan { .. })), "{idle}");
+        }
+        for used in ["--workload cost --peers 7", "--workload connect --dials 7", "--rate 5 --html x", "--workload bulk --duration 1s"] {
+            args(used).unwrap().refuse_what_is_idle().unwrap();
         }
     }
 

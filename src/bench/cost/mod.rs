@@ -111,15 +111,14 @@ pub fn cost(
         for variant in &plan.variants {
             let blame = |source| BenchError::Lab { end: "sending end", variant: variant.name(), source };
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| blame(error.into()))?;
-            let measured = runtime.block_on(stop.run_until_cancelled(measure(plan, *variant)));
-            let measured = measured.ok_or(BenchError::Interrupted)?.map_err(blame)?;
-            each(CostRecord { run, environment: environment.clone(), ..measured })?;
+            let measured = runtime.block_on(stop.run_until_cancelled(measure(plan, *variant, run, &environment)));
+            each(measured.ok_or(BenchError::Interrupted)?.map_err(blame)?)?;
         }
     }
     Ok(())
 }
 
-async fn measure(plan: &CostPlan, variant: Variant) -> Result<CostRecord, LabError> {
+async fn measure(plan: &CostPlan, variant: Variant, run: u32, environment: &Environment) -> Result<CostRecord, LabError> {
     let mut other = Other::start(variant).await?;
     let work = Workload { belief_bytes: plan.belief_bytes, query_bytes: SMALL, ..Workload::default() };
     let transport = variant.make(&Identity::generate()?, &work)?;
@@ -149,7 +148,7 @@ async fn measure(plan: &CostPlan, variant: Variant) -> Result<CostRecord, LabErr
         transport: variant.name(),
         lab: "loopback",
         workload: "cost",
-        run: 0,
+        run,
         peers: plan.peers,
         resident_kib_per_peer: grown.map(|bytes| rounded(bytes / 1024.0 / plan.peers as f64)),
         cpu_s_per_gb: bulk.cpu.map(|seconds| rounded(seconds / gigabytes)),
@@ -157,7 +156,7 @@ async fn measure(plan: &CostPlan, variant: Variant) -> Result<CostRecord, LabErr
         cpu_s_per_million: many.cpu.map(|seconds| rounded(seconds / millions)),
         messages_per_s: (many.messages as f64 / many.elapsed).round(),
         belief_bytes: plan.belief_bytes,
-        environment: Environment::here(),
+        environment: environment.clone(),
     })
 }
 
