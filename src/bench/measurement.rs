@@ -201,6 +201,23 @@ impl std::iter::Sum for Loss {
     }
 }
 
+/// What a flood in an open loop offered, in messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Offered {
+    /// All that were due.
+    pub messages: u64,
+    /// Of them such as found no room in their class's send budget. The others were sent.
+    pub refused: u64,
+}
+
+impl Offered {
+    /// What came since an earlier look.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self { messages: self.messages.saturating_sub(earlier.messages), refused: self.refused.saturating_sub(earlier.refused) }
+    }
+}
+
 /// What one case gave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measurement {
@@ -215,6 +232,8 @@ pub struct Measurement {
     pub belief_bytes: u64,
     /// The same of the asking end, if the other one floods too.
     pub belief_bytes_back: u64,
+    /// What the asking end's flood offered meanwhile, if it's one in an open loop.
+    pub offered: Option<Offered>,
     /// Bytes of the rival that its receiver took meanwhile.
     pub rival_bytes: u64,
     /// How long it was measured.
@@ -248,6 +267,7 @@ impl Measurement {
             belief_bytes: 0,
             belief_bytes_back: 0,
             rival_bytes: 0,
+            offered: None,
             window: Duration::ZERO,
             complete: false,
             failure: None,

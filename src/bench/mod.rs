@@ -30,6 +30,7 @@ pub mod connect;
 pub mod cost;
 mod environment;
 mod error;
+mod flood;
 mod lab;
 mod load;
 mod measurement;
@@ -45,11 +46,12 @@ mod variant;
 
 pub use environment::Environment;
 pub use error::BenchError;
+pub use flood::{Flood, FloodRate};
 #[cfg(target_os = "linux")]
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
-pub use measurement::{Direction, End, Measurement, Network, Queue, Times};
-pub use plan::{Case, Flood, Plan, Rival, Workload};
+pub use measurement::{Direction, End, Measurement, Network, Offered, Queue, Times};
+pub use plan::{Case, Plan, Rival, Workload};
 pub use record::Record;
 pub use recovery::{Recovery, Series, Slot};
 pub use runner::{Event, How, Outcome, Ran, run};

@@ -5,48 +5,12 @@ use std::{fmt, time::Duration};
 use peerlane_transport::{ClassTable, limits};
 use serde::{Deserialize, Serialize};
 
-use super::{BenchError, Variant};
+use super::{BenchError, Flood, Variant};
 
 /// Queries of one run whose schedule is held in memory. Count; 24 bytes each.
 const MAX_QUERIES: f64 = 10_000_000.0;
-
-/// What else fills the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Flood {
-    /// Nothing.
-    None,
-    /// BELIEFs from the querying side, as fast as `send` permits; the other side takes them.
-    Full,
-    /// The same from both sides.
-    BothWays,
-}
-
-impl Flood {
-    /// Every one there is.
-    pub const ALL: [Self; 3] = [Self::None, Self::Full, Self::BothWays];
-
-    /// The name in records and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Full => "full",
-            Self::BothWays => "both-ways",
-        }
-    }
-
-    /// The flood of a name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|flood| flood.name() == name)
-    }
-}
-
-impl fmt::Display for Flood {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+/// Messages per second of a flood in an open loop. Count: its generator shares a thread with the queries'.
+const MAX_FLOOD: f64 = 100_000.0;
 
 /// Who else uses the bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -143,6 +107,8 @@ pub struct Case {
     pub variant: Variant,
     /// What else fills the connection.
     pub flood: Flood,
+    /// What a flood in an open loop offers, in bits per second; `None`: whatever `send` permits, or nothing.
+    pub offered_bps: Option<f64>,
     /// Who else uses the bottleneck.
     pub rival: Rival,
     /// 1 for the first.
@@ -203,12 +169,39 @@ impl Plan {
         Ok(())
     }
 
-    /// All cases, run by run: what disturbs the machine for a while falls on all of a run.
-    pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
+    /// Tells what can't be run on a path with these rates, as a lab gives them.
+    ///
+    /// # Errors
+    /// [`BenchError::Plan`].
+    pub(super) fn check_on(&self, rates_mbps: Option<[f64; 2]>) -> Result<(), BenchError> {
+        for flood in &self.floods {
+            let Flood::Rate(rate) = flood else { continue };
+            let Some(bits) = rate.bits(rates_mbps.map(|[there, _]| there)) else {
+                return Err(BenchError::Plan {
+                    what: format!("--flood {flood}: this path has no rate to be a share of; name one, as 10Mbit/s"),
+                });
+            };
+            let messages = bits / 8.0 / self.workload.belief_bytes as f64;
+            if messages > MAX_FLOOD {
+                let what =
+                    format!("--flood {flood}: {messages:.0} BELIEFs per second; at most {MAX_FLOOD:.0}, or larger ones (--belief-bytes)");
+                return Err(BenchError::Plan { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// All cases on a path with these rates, run by run: what disturbs the machine for a while falls on all of a run.
+    pub(super) fn cases(&self, rates_mbps: Option<[f64; 2]>) -> impl Iterator<Item = Case> + '_ {
+        let offered = move |flood| match flood {
+            Flood::Rate(rate) => rate.bits(rates_mbps.map(|[there, _]| there)),
+            _ => None,
+        };
         (1..=self.runs).flat_map(move |run| {
             self.rows().map(move |(variant, flood, rival)| Case {
                 variant,
                 flood,
+                offered_bps: offered(flood),
                 rival,
                 run,
                 seed: self.seed.wrapping_add(u64::from(run)),
@@ -253,7 +246,7 @@ mod tests {
 
     #[test]
     fn runs_interleave_and_cases_of_a_run_share_their_seed() {
-        let cases: Vec<_> = plan().cases().collect();
+        let cases: Vec<_> = plan().cases(None).collect();
         assert_eq!(cases.len(), plan().len());
         assert!(cases[..cases.len() / 2].iter().all(|case| case.run == 1 && case.seed == 8));
         assert!(cases[cases.len() / 2..].iter().all(|case| case.run == 2 && case.seed == 9));
@@ -275,5 +268,20 @@ mod tests {
         assert!(refused(|p| p.workload.rate = 1e9).contains("queries in a run"));
         assert!(refused(|p| p.workload.query_bytes = 8).contains("QUERY of 8 bytes"));
         assert!(refused(|p| p.workload.belief_bytes = 64 << 20).contains("BELIEF"));
+    }
+
+    #[test]
+    fn a_share_needs_a_rate_and_no_flood_is_of_more_messages_than_can_be_made() {
+        let with = |flood: &str, belief_bytes| {
+            let workload = Workload { belief_bytes, ..Workload::default() };
+            Plan { floods: vec![flood.parse().unwrap()], workload, ..plan() }
+        };
+        let half = with("50%", 65_536);
+        assert!(half.check_on(None).unwrap_err().to_string().contains("10Mbit/s"));
+        half.check_on(Some([50.0, 5.0])).unwrap();
+        assert!(half.cases(Some([50.0, 5.0])).all(|case| case.offered_bps == Some(25e6)));
+        with("10Gbit/s", 65_536).check_on(None).unwrap();
+        assert!(with("10Gbit/s", 100).check_on(None).unwrap_err().to_string().contains("--belief-bytes"));
+        assert!(plan().cases(Some([50.0, 5.0])).all(|case| case.offered_bps.is_none()));
     }
 }

@@ -17,7 +17,7 @@ pub struct Record {
     /// The lab was measured against its profile before, and did as it says.
     pub lab_checked: bool,
     /// What else filled the connection.
-    pub flood: &'static str,
+    pub flood: String,
     /// Who else used the bottleneck: a kernel TCP flow's congestion control, set and read back.
     pub rival: &'static str,
     /// The class that was measured.
@@ -46,6 +46,14 @@ pub struct Record {
     pub belief_back_goodput_mbps: Option<f64>,
     /// Of the rate that the profile gives that direction.
     pub belief_back_goodput_share: Option<f64>,
+    /// What a flood in an open loop offered while it was measured, in 10^6 bits per second: `null` for any other flood.
+    pub belief_offered_mbps: Option<f64>,
+    /// Of that what found room to be sent.
+    pub belief_sent_mbps: Option<f64>,
+    /// BELIEFs that it offered.
+    pub belief_offered: Option<u64>,
+    /// Of them those that were refused, as their class's send budget was used up.
+    pub belief_refused: Option<u64>,
     /// What the rival's receiver took, in 10^6 bits per second.
     pub rival_goodput_mbps: Option<f64>,
     /// Of the rate that the profile gives this direction.
@@ -99,12 +107,13 @@ impl Record {
         let forward = goodput(measured.belief_bytes, measured.window);
         let back = (case.flood == Flood::BothWays).then(|| goodput(measured.belief_bytes_back, measured.window));
         let rival = (case.rival != Rival::None).then(|| goodput(measured.rival_bytes, measured.window));
+        let offered_mbps = |messages: u64| rounded(goodput(messages * work.belief_bytes as u64, measured.window), 10.0);
         Self {
             transport: case.variant.name(),
             lab: lab.name(),
             profile: lab.profile().to_owned(),
             lab_checked,
-            flood: case.flood.name(),
+            flood: case.flood.to_string(),
             rival: case.rival.name(),
             class: peerlane_transport::ClassTable::QUERY,
             p50_us: times.quantile(0.5),
@@ -119,6 +128,10 @@ impl Record {
             belief_goodput_share: rates.map(|[rate, _]| rounded(forward / rate, 1e4)),
             belief_back_goodput_mbps: back.map(|back| rounded(back, 10.0)),
             belief_back_goodput_share: back.zip(rates).map(|(back, [_, rate])| rounded(back / rate, 1e4)),
+            belief_offered_mbps: measured.offered.map(|offered| offered_mbps(offered.messages)),
+            belief_sent_mbps: measured.offered.map(|offered| offered_mbps(offered.messages.saturating_sub(offered.refused))),
+            belief_offered: measured.offered.map(|offered| offered.messages),
+            belief_refused: measured.offered.map(|offered| offered.refused),
             rival_goodput_mbps: rival.map(|rival| rounded(rival, 10.0)),
             rival_goodput_share: rival.zip(rates).map(|(rival, [rate, _])| rounded(rival / rate, 1e4)),
             run: case.run,

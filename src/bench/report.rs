@@ -25,6 +25,8 @@ pub(super) struct Row {
     unfinished: u64,
     /// In Mbit/s: BELIEFs there and back, and the rival's bytes.
     pub(super) goodput: [f64; 3],
+    /// Of a flood in an open loop: what was offered, in Mbit/s, and the share of it that was refused.
+    offered: Option<(f64, f64)>,
     loss: Option<Loss>,
     /// The share of packets that the profile loses where the flood goes.
     pub(super) loss_set: Option<f64>,
@@ -51,6 +53,7 @@ impl Row {
                 goodput(sum(|outcome| outcome.measurement.belief_bytes_back), window),
                 goodput(sum(|outcome| outcome.measurement.rival_bytes), window),
             ],
+            offered: offered(outcomes, window),
             loss: outcomes.iter().map(loss).sum(),
             loss_set: first.measurement.loss_set(),
             recoveries: outcomes
@@ -68,6 +71,16 @@ impl Row {
         [quantile(0.5), quantile(0.9), quantile(0.99), quantile(0.999), self.times.max(), self.times.mean()]
             .map(|time| time.map(|micros| micros / 1e3))
     }
+}
+
+/// What floods in an open loop offered, in Mbit/s, and the share of it that was refused.
+fn offered(outcomes: &[&Outcome], window: std::time::Duration) -> Option<(f64, f64)> {
+    let all: Option<Vec<_>> =
+        outcomes.iter().map(|outcome| Some((outcome.measurement.offered?, outcome.case.workload.belief_bytes))).collect();
+    let all = all?;
+    let bytes = all.iter().map(|(offered, bytes)| offered.messages * *bytes as u64).sum();
+    let (messages, refused) = all.iter().fold((0, 0), |(all, none), (offered, _)| (all + offered.messages, none + offered.refused));
+    (messages > 0).then(|| (goodput(bytes, window), refused as f64 / messages as f64))
 }
 
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
@@ -143,7 +156,7 @@ fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {
 /// The first cells of a row.
 fn names((variant, flood, rival): &(Variant, Flood, Rival)) -> Vec<String> {
     let beside = if *rival == Rival::None { NOTHING } else { rival.name() };
-    [variant.name(), flood.name(), beside].map(str::to_owned).to_vec()
+    vec![variant.name().to_owned(), flood.to_string(), beside.to_owned()]
 }
 
 fn recoveries(pooled: &[Pooled]) -> Grid {
@@ -193,6 +206,8 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         "of rate",
         "back Mbit/s",
         "of rate",
+        "offered Mbit/s",
+        "refused",
         "rival Mbit/s",
         "of rate",
         "own loss",
@@ -210,6 +225,10 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         cells.extend(row.intervals.map(|interval| interval.map_or_else(|| NOTHING.to_owned(), ends)));
         let flows = [*flood != Flood::None, *flood == Flood::BothWays, *rival != Rival::None];
         for (i, flows) in flows.into_iter().enumerate() {
+            if i == 2 {
+                cells.push(number(row.offered.map(|(mbps, _)| mbps), 1, ""));
+                cells.push(number(row.offered.map(|(_, refused)| refused * 100.0), 1, "%"));
+            }
             let goodput = flows.then_some(row.goodput[i]);
             // The rival goes our way.
             let share = goodput.zip(lab.rates_mbps()).map(|(goodput, [there, back])| goodput / if i == 1 { back } else { there });
@@ -221,7 +240,7 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         grid.add(cells);
 
         let idle = pooled.iter().find(|(key, _)| *key == (*variant, Flood::None, *rival));
-        if let (Flood::Full, Some((_, idle))) = (*flood, idle) {
+        if let (Flood::Full | Flood::Rate(_), Some((_, idle))) = (*flood, idle) {
             let ratio =
                 |(idle, full): (Option<f64>, Option<f64>)| idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle);
             let mut cells = names(key);

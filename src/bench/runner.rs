@@ -97,6 +97,7 @@ pub fn run(
     mut each: impl FnMut(Event<'_>) -> Result<(), BenchError>,
 ) -> Result<Vec<Ran>, BenchError> {
     plan.check()?;
+    labs.iter().try_for_each(|lab| plan.check_on(lab.rates_mbps()))?;
     let mut ran: Vec<Ran> = labs.iter().map(|_| Ran::default()).collect();
     let mut checked = vec![false; labs.len()];
     if how.check {
@@ -112,7 +113,7 @@ pub fn run(
 
     let environment = Environment::here();
     let sound = (0..labs.len()).filter(|lab| ran[*lab].red.is_empty());
-    let cases: Vec<(usize, Case)> = sound.flat_map(|lab| plan.cases().map(move |case| (lab, case))).collect();
+    let cases: Vec<(usize, Case)> = sound.flat_map(|lab| plan.cases(labs[lab].rates_mbps()).map(move |case| (lab, case))).collect();
     let mut left: Vec<usize> = (0..labs.len()).map(|lab| cases.iter().filter(|(of, _)| *of == lab).count()).collect();
     let mut found: Vec<Option<Outcome>> = cases.iter().map(|_| None).collect();
     let mut told = 0;

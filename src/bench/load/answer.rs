@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    ask::flood,
+    flood::flood,
     links::{Lane, Links},
     message::{self, Tag},
 };
@@ -43,7 +43,7 @@ impl Taken {
 /// # Errors
 /// A RESULT that's refused while the connection lives.
 pub(crate) async fn answer(links: &Links, case: &Case, taken: &Arc<Taken>) -> Result<(), LabError> {
-    let _flood = (case.flood == Flood::BothWays).then(|| flood(links, case));
+    let _flood = (case.flood == Flood::BothWays).then(|| flood(links, case, &Arc::default())).transpose()?;
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), taken.clone()))));
     // Where a flood leaves no room for a RESULT, it waits beside what's received, and not before it.
     let mut waiting = JoinSet::new();

@@ -13,6 +13,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     answer::{Taken, send, take, too_large},
+    flood::{Pushed, flood},
     links::{Lane, Links},
     message::{self, Tag},
     schedule,
@@ -72,8 +73,9 @@ pub(crate) async fn apply(
     let back = Arc::new(Taken::default());
     let queries = Queries::new(links, work, case.seed, back.clone())?;
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), back.clone()))));
-    let _flood = (case.flood != Flood::None).then(|| flood(links, case));
-    let taken = || [taken.bytes(), back.bytes(), rival.bytes()];
+    let pushed = Arc::new(Pushed::default());
+    let _flood = (case.flood != Flood::None).then(|| flood(links, case, &pushed)).transpose()?;
+    let taken = || ([taken.bytes(), back.bytes(), rival.bytes()], pushed.now());
 
     let (began, sampled) = (Cell::new(None), RefCell::default());
     let edges = async {
@@ -85,13 +87,14 @@ pub(crate) async fn apply(
         biased;
         () = queries.receive(Until::Over) => Over::Lost,
         () = links.closed() => Over::Lost,
-        never = sample(schedule, &sampled, || taken()[0]) => match never {},
+        never = sample(schedule, &sampled, || taken().0[0]) => match never {},
         asked = async { tokio::join!(queries.ask(), edges).0 } => asked.map(|()| Over::Applied)?,
         () = stop.cancelled() => Over::Stopped,
     };
     let ended = Instant::now();
     let (at, before) = began.get().unwrap_or((ended, taken()));
-    let [belief_bytes, belief_bytes_back, rival_bytes] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
+    let (now, pushed) = taken();
+    let [belief_bytes, belief_bytes_back, rival_bytes] = std::array::from_fn(|i| now[i].saturating_sub(before.0[i]));
 
     // The last answers, under the same flood.
     let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
@@ -111,6 +114,7 @@ pub(crate) async fn apply(
         belief_bytes,
         belief_bytes_back,
         rival_bytes,
+        offered: case.offered_bps.map(|_| pushed.since(before.1)),
         window: ended.saturating_duration_since(at),
         complete: over == Over::Applied && all && failure.is_none(),
         failure,
@@ -129,12 +133,6 @@ async fn sample(schedule: Option<&Scheduled>, sampled: &RefCell<(Duration, Vec<u
         sampled.borrow_mut().1.push(taken());
     }
     std::future::pending().await
-}
-
-/// Sends BELIEFs over and over, as fast as their class permits, until it's dropped or the connection is over.
-pub(super) fn flood(links: &Links, case: &Case) -> AbortOnDropHandle<()> {
-    let (lane, message) = (links.belief.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
-    AbortOnDropHandle::new(tokio::spawn(async move { while lane.send(message.clone()).await.is_ok() {} }))
 }
 
 /// One run's queries: when they're due, and what became of them. An ID is an index into the schedule.

@@ -4,6 +4,7 @@
 
 mod answer;
 mod ask;
+mod flood;
 mod links;
 pub(super) mod message;
 pub(super) mod rival;

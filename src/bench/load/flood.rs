@@ -1,0 +1,69 @@
+//! A flood of BELIEFs: as many as their class permits, or a set number in an open loop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use peerlane_transport::TrySend;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    links::{Lane, Links},
+    message::{self, Tag},
+    timer::Timer,
+};
+use crate::bench::{Case, Offered, error::LabError};
+
+/// What a flood in an open loop has done.
+#[derive(Debug, Default)]
+pub(super) struct Pushed {
+    offered: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Pushed {
+    /// As it stands.
+    pub(super) fn now(&self) -> Offered {
+        Offered { messages: self.offered.load(Ordering::Relaxed), refused: self.refused.load(Ordering::Relaxed) }
+    }
+}
+
+/// Sends BELIEFs until it's dropped or the connection is over: at the case's rate, if it has one, else as fast as their class
+/// permits.
+pub(super) fn flood(links: &Links, case: &Case, pushed: &Arc<Pushed>) -> Result<AbortOnDropHandle<()>, LabError> {
+    let (lane, message) = (links.belief.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
+    let gap = case.offered_bps.map(|bits| Duration::from_secs_f64(8.0 * case.workload.belief_bytes as f64 / bits));
+    let flooding = match gap {
+        None => tokio::spawn(async move { while lane.send(message.clone()).await.is_ok() {} }),
+        Some(gap) => {
+            let (timer, pushed) = (Timer::new()?, pushed.clone());
+            tokio::spawn(async move {
+                // Without its timer the flood ends: what was offered says so.
+                let _ = in_open_loop(&lane, &message, gap, &timer, &pushed).await;
+            })
+        }
+    };
+    Ok(AbortOnDropHandle::new(flooding))
+}
+
+/// Offers a message at each multiple of `gap`. One that finds no room is refused and gone: an application that produces at a
+/// rate has the next one by then.
+async fn in_open_loop(lane: &Lane, message: &bytes::Bytes, gap: Duration, timer: &Timer, pushed: &Pushed) -> std::io::Result<()> {
+    let mut due = Instant::now();
+    loop {
+        timer.until(due).await?;
+        pushed.offered.fetch_add(1, Ordering::Relaxed);
+        match lane.try_send(message.clone()) {
+            TrySend::Queued => {}
+            TrySend::Full { .. } => drop(pushed.refused.fetch_add(1, Ordering::Relaxed)),
+            TrySend::TooLarge { .. } | TrySend::Closed(_) => return Ok(()),
+        }
+        due += gap;
+        // One that is late catches up, and lets others work meanwhile.
+        tokio::task::yield_now().await;
+    }
+}
