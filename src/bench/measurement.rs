@@ -5,7 +5,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Case, Flood, Rival, Series, error::LabError, load::Lane};
+use super::{
+    Case, Flood, Rival, Series,
+    error::LabError,
+    load::{Copied, Lane},
+};
 
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as that.
 const LONGEST: u64 = 600_000_000_000;
@@ -108,6 +112,8 @@ pub struct End {
     pub queue_mean_us: Option<f64>,
     /// The same at most.
     pub queue_max_us: Option<f64>,
+    /// What it copied onto another connection, if it does that.
+    pub copies: Option<Copied>,
 }
 
 impl End {
@@ -128,6 +134,7 @@ impl End {
             packets_lost: path.lost,
             queue_mean_us: class.map(|class| micros(class.queue_time.div_f64(class.sent_messages as f64))),
             queue_max_us: class.map(|class| micros(class.queue_time_max)),
+            copies: None,
         }
     }
 }
@@ -248,6 +255,8 @@ pub struct Measurement {
     pub server: End,
     /// The querying and the answering end of BELIEF's connection, if it has one of its own.
     pub belief_ends: Option<[End; 2]>,
+    /// The querying and the answering end of the connection for copies, if there's one.
+    pub copy_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
     /// What happened when, if the path has a schedule.
@@ -274,6 +283,7 @@ impl Measurement {
             client: End::default(),
             server: End::default(),
             belief_ends: None,
+            copy_ends: None,
             network: None,
             series: None,
             log: String::new(),

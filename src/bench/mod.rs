@@ -50,6 +50,7 @@ pub use flood::{Flood, FloodRate};
 #[cfg(target_os = "linux")]
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
+pub use load::Copied;
 pub use measurement::{Direction, End, Measurement, Network, Offered, Queue, Times};
 pub use plan::{Case, Plan, Rival, Workload};
 pub use record::Record;

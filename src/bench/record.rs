@@ -92,6 +92,8 @@ pub struct Record {
     pub server: End,
     /// The asking and the answering end of BELIEF's connection, if it has one of its own.
     pub belief_ends: Option<[End; 2]>,
+    /// The same of the connection for copies, if there's one.
+    pub copy_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
     /// What happened when, if the profile has a schedule.
@@ -151,6 +153,7 @@ impl Record {
             client: measured.client.clone(),
             server: measured.server.clone(),
             belief_ends: measured.belief_ends.clone(),
+            copy_ends: measured.copy_ends.clone(),
             network: measured.network.clone(),
             series: measured.series.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),

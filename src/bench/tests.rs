@@ -82,6 +82,8 @@ fn every_comparator_answers_under_floods_from_both_sides() {
             let json = record.to_json().unwrap();
             assert!(record.complete && record.unfinished == 0, "{json}");
             assert_eq!(record.belief_ends.is_some(), variant.name().contains("per-class"), "{variant}");
+            let copied = [&record.client, &record.server].map(|end| end.copies.map_or(0, |copies| copies.sent));
+            assert_eq!(copied.iter().all(|copies| *copies > 0), variant.name() == "tcp-per-class-bbr-copies", "{json}");
             record.belief_goodput_mbps > 0.0 && record.belief_back_goodput_mbps > Some(0.0)
         });
         assert!(flows, "{variant}: no BELIEF in twenty seconds");

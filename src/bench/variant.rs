@@ -46,6 +46,8 @@ pub struct Variant {
     classes: Classes,
     /// BELIEF has a connection of its own.
     apart: bool,
+    /// So have copies of QUERY and RESULT.
+    copies: bool,
     /// The congestion control that it must have, by the name that's read back; `None`: whatever it has by default.
     congestion: Option<&'static str>,
 }
@@ -60,6 +62,15 @@ impl Variant {
             congestion: Some("bbr"),
             apart: true,
             ..Self::tcp("tcp-per-class-bbr", "QUERY on one connection, BELIEF on another, both over BBR", one)
+        },
+        // What TCP can have of what QUIC has: BELIEF on a connection of its own, so that neither its queue nor its losses hold
+        // up a QUERY; and each QUERY and RESULT once more on a third connection 2 ms later, within the budget of QUIC's copies,
+        // the first arrival counting. A lost segment then holds up what's behind it on one of the two connections alone.
+        Self {
+            congestion: Some("bbr"),
+            apart: true,
+            copies: true,
+            ..Self::tcp("tcp-per-class-bbr-copies", "the same, and copies of QUERY and RESULT on a third one, as many as QUIC's", one)
         },
         Self {
             congestion: Some("cubic"),
@@ -85,7 +96,7 @@ impl Variant {
     ];
 
     const fn tcp(name: &'static str, about: &'static str, change: fn(&mut TcpConfig)) -> Self {
-        Self { name, about, carrier: Carrier::Tcp(change), classes: Classes::Standard, apart: false, congestion: None }
+        Self { name, about, carrier: Carrier::Tcp(change), classes: Classes::Standard, apart: false, copies: false, congestion: None }
     }
 
     const fn quic(name: &'static str, about: &'static str, change: fn(&mut QuicConfig)) -> Self {
@@ -112,9 +123,15 @@ impl Variant {
         self.about
     }
 
-    /// Connections that the asking end dials: the first one carries QUERY, the last one BELIEF.
+    /// Connections that the asking end dials: the first one carries QUERY, the second one its copies if there are any, the last
+    /// one BELIEF.
     pub(super) fn connections(self) -> usize {
-        1 + usize::from(self.apart)
+        1 + usize::from(self.copies) + usize::from(self.apart)
+    }
+
+    /// QUERY and RESULT have copies on a connection of their own.
+    pub(super) fn copies(self) -> bool {
+        self.copies
     }
 
     /// The name of the class that carries what a standard class of this name does.

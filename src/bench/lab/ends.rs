@@ -242,15 +242,17 @@ async fn ask(
     drop(connections);
     let mut measured = load::apply(&links, case, &taken, rival, schedule, stop).await?;
     let other = accepted.recv().map_err(|_| LabError::OtherEnd)?;
-    measured.client = End::of(&links.query);
-    measured.server = End::of(&other.query);
+    measured.client = End { copies: links.copied(), ..End::of(&links.query) };
+    measured.server = End { copies: other.copied(), ..End::of(&other.query) };
+    measured.copy_ends = links.copy_lane().zip(other.copy_lane()).map(|(asking, answering)| [End::of(asking), End::of(answering)]);
     measured.belief_ends = links.apart().then(|| [End::of(&links.belief), End::of(&other.belief)]);
     links.close("measured");
     drop((links, other));
     let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
     // Of a dead connection nothing can be read.
     if measured.failure.is_none() {
-        let mut ends = [&measured.client, &measured.server].into_iter().chain(measured.belief_ends.iter().flatten());
+        let ends = [&measured.client, &measured.server].into_iter();
+        let mut ends = ends.chain(measured.belief_ends.iter().flatten()).chain(measured.copy_ends.iter().flatten());
         ends.try_for_each(|end| case.variant.verify(end))?;
     }
     Ok(measured)

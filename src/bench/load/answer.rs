@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
+    copies::Arrivals,
     flood::flood,
     links::{Lane, Links},
     message::{self, Tag},
@@ -47,18 +48,26 @@ pub(crate) async fn answer(links: &Links, case: &Case, taken: &Arc<Taken>) -> Re
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), taken.clone()))));
     // Where a flood leaves no room for a RESULT, it waits beside what's received, and not before it.
     let mut waiting = JoinSet::new();
-    while let Ok(Inbound::Whole(message)) = links.query.recv().await {
+    let mut arrivals = Arrivals::default();
+    while let Ok(Inbound::Whole(message)) = links.recv().await {
         let Some(id) = message::id(Tag::Query, &message) else {
             taken.add(message.len());
             continue;
         };
+        if links.copies.is_some() && !arrivals.is_first(id) {
+            continue;
+        }
         let result = message::message(Tag::Result, id, case.workload.result_bytes);
         match links.query.try_send(result.clone()) {
             TrySend::Queued => {}
             // As many as there are queries at most.
-            TrySend::Full { .. } => drop(waiting.spawn(send(links.query.clone(), result))),
+            TrySend::Full { .. } => drop(waiting.spawn(send(links.query.clone(), result.clone()))),
             TrySend::TooLarge { limit } => return Err(too_large("RESULT", limit)),
             TrySend::Closed(_) => break,
+        }
+        links.sent(case.workload.result_bytes);
+        if let Some(copies) = links.copies.clone() {
+            waiting.spawn(copies.copy(result));
         }
         while waiting.try_join_next().is_some() {}
     }

@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     answer::{Taken, send, take, too_large},
     flood::{Pushed, flood},
-    links::{Lane, Links},
+    links::Links,
     message::{self, Tag},
     schedule,
     timer::Timer,
@@ -137,7 +137,7 @@ async fn sample(schedule: Option<&Scheduled>, sampled: &RefCell<(Duration, Vec<u
 
 /// One run's queries: when they're due, and what became of them. An ID is an index into the schedule.
 struct Queries<'a> {
-    lane: &'a Lane,
+    links: &'a Links,
     /// BELIEFs that arrive where answers do.
     beliefs: Arc<Taken>,
     work: &'a Workload,
@@ -163,16 +163,7 @@ impl<'a> Queries<'a> {
         let due = schedule::poisson(work.rate, work.warm_up.saturating_add(work.duration), seed);
         let progress = Progress { answered: vec![None; due.len()], open: 0, lateness: Times::new()? };
         let timer = Timer::new()?;
-        Ok(Self {
-            lane: &links.query,
-            beliefs,
-            work,
-            timer,
-            start: Instant::now(),
-            due,
-            progress: RefCell::new(progress),
-            waiting: RefCell::default(),
-        })
+        Ok(Self { links, beliefs, work, timer, start: Instant::now(), due, progress: RefCell::new(progress), waiting: RefCell::default() })
     }
 
     /// Sends each query at its time. One that finds no room waits for it in a task of its own, as a request in a node does,
@@ -192,12 +183,17 @@ impl<'a> Queries<'a> {
             }
             let query = message::message(Tag::Query, id as u64, self.work.query_bytes);
             let mut waiting = self.waiting.borrow_mut();
-            match self.lane.try_send(query.clone()) {
+            let (lane, bytes) = (&self.links.query, query.len());
+            match lane.try_send(query.clone()) {
                 TrySend::Queued => {}
-                TrySend::Full { .. } => drop(waiting.spawn(send(self.lane.clone(), query))),
+                TrySend::Full { .. } => drop(waiting.spawn(send(lane.clone(), query.clone()))),
                 TrySend::TooLarge { limit } => return Err(too_large("QUERY", limit)),
                 // Whoever receives learns of it, too, and says so.
                 TrySend::Closed(_) => break,
+            }
+            self.links.sent(bytes);
+            if let Some(copies) = self.links.copies.clone() {
+                waiting.spawn(copies.copy(query));
             }
             while waiting.try_join_next().is_some() {}
             free = Instant::now();
@@ -208,7 +204,7 @@ impl<'a> Queries<'a> {
     /// Takes answers, until the connection is over at the latest.
     async fn receive(&self, until: Until) {
         while until == Until::Over || self.progress.borrow().open > 0 {
-            let Ok(inbound) = self.lane.recv().await else { return };
+            let Ok(inbound) = self.links.recv().await else { return };
             let now = Instant::now();
             let Inbound::Whole(answer) = inbound else { continue };
             let Some(id) = message::id(Tag::Result, &answer) else {
@@ -217,7 +213,9 @@ impl<'a> Queries<'a> {
             };
             let mut progress = self.progress.borrow_mut();
             let Some((id, due)) = usize::try_from(id).ok().and_then(|id| Some((id, self.due.get(id)?))) else { continue };
-            if progress.answered[id].replace(now.saturating_duration_since(self.start + *due)).is_none() {
+            // Of an answer and its copy the first one counts.
+            if progress.answered[id].is_none() {
+                progress.answered[id] = Some(now.saturating_duration_since(self.start + *due));
                 progress.open = progress.open.saturating_sub(1);
             }
         }

@@ -12,7 +12,7 @@ use peerlane_transport::TrySend;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    links::{Lane, Links},
+    links::Links,
     message::{self, Tag},
     timer::Timer,
 };
@@ -35,15 +35,19 @@ impl Pushed {
 /// Sends BELIEFs until it's dropped or the connection is over: at the case's rate, if it has one, else as fast as their class
 /// permits.
 pub(super) fn flood(links: &Links, case: &Case, pushed: &Arc<Pushed>) -> Result<AbortOnDropHandle<()>, LabError> {
-    let (lane, message) = (links.belief.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
+    let (links, message) = (links.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
     let gap = case.offered_bps.map(|bits| Duration::from_secs_f64(8.0 * case.workload.belief_bytes as f64 / bits));
     let flooding = match gap {
-        None => tokio::spawn(async move { while lane.send(message.clone()).await.is_ok() {} }),
+        None => tokio::spawn(async move {
+            while links.belief.send(message.clone()).await.is_ok() {
+                links.sent(message.len());
+            }
+        }),
         Some(gap) => {
             let (timer, pushed) = (Timer::new()?, pushed.clone());
             tokio::spawn(async move {
                 // Without its timer the flood ends: what was offered says so.
-                let _ = in_open_loop(&lane, &message, gap, &timer, &pushed).await;
+                let _ = in_open_loop(&links, &message, gap, &timer, &pushed).await;
             })
         }
     };
@@ -52,13 +56,13 @@ pub(super) fn flood(links: &Links, case: &Case, pushed: &Arc<Pushed>) -> Result<
 
 /// Offers a message at each multiple of `gap`. One that finds no room is refused and gone: an application that produces at a
 /// rate has the next one by then.
-async fn in_open_loop(lane: &Lane, message: &bytes::Bytes, gap: Duration, timer: &Timer, pushed: &Pushed) -> std::io::Result<()> {
+async fn in_open_loop(links: &Links, message: &bytes::Bytes, gap: Duration, timer: &Timer, pushed: &Pushed) -> std::io::Result<()> {
     let mut due = Instant::now();
     loop {
         timer.until(due).await?;
         pushed.offered.fetch_add(1, Ordering::Relaxed);
-        match lane.try_send(message.clone()) {
-            TrySend::Queued => {}
+        match links.belief.try_send(message.clone()) {
+            TrySend::Queued => links.sent(message.len()),
             TrySend::Full { .. } => drop(pushed.refused.fetch_add(1, Ordering::Relaxed)),
             TrySend::TooLarge { .. } | TrySend::Closed(_) => return Ok(()),
         }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use peerlane_transport::{ClassId, ClassTable, CloseCode, Closed, Connection, Inbound, RecvError, SendError, TrySend};
 
+use super::copies::{Copied, Copies};
 use crate::bench::{Variant, error::LabError};
 
 /// A class of a connection.
@@ -37,6 +38,8 @@ impl Lane {
 pub(crate) struct Links {
     /// Carries QUERY and RESULT.
     pub(crate) query: Lane,
+    /// Carries copies of them, if there's a connection for that.
+    pub(super) copies: Option<Copies>,
     /// Carries BELIEF.
     pub(crate) belief: Lane,
 }
@@ -47,8 +50,9 @@ impl Links {
         let (Some(first), Some(last)) = (connections.first(), connections.last()) else {
             return Err(std::io::Error::other("no connection").into());
         };
-        let query = Lane::new(first, variant.class(ClassTable::QUERY))?;
-        Ok(Self { query, belief: Lane::new(last, variant.class(ClassTable::BELIEF))? })
+        let query = |connection| Lane::new(connection, variant.class(ClassTable::QUERY));
+        let copies = if variant.copies() { connections.get(1).map(query).transpose()?.map(Copies::new) } else { None };
+        Ok(Self { query: query(first)?, copies, belief: Lane::new(last, variant.class(ClassTable::BELIEF))? })
     }
 
     /// BELIEF has a connection of its own.
@@ -61,14 +65,51 @@ impl Links {
         !self.apart() && self.query.class == self.belief.class
     }
 
+    /// The next message of the class that is asked in, by whichever connection it comes. Cancel-safe.
+    pub(super) async fn recv(&self) -> Result<Inbound, RecvError> {
+        let Some(copies) = &self.copies else { return self.query.recv().await };
+        tokio::select! {
+            message = self.query.recv() => message,
+            message = copies.lane.recv() => message,
+        }
+    }
+
+    /// This end has sent a message of so many bytes: copies may be a share of them.
+    pub(super) fn sent(&self, bytes: usize) {
+        if let Some(copies) = &self.copies {
+            copies.sent(bytes);
+        }
+    }
+
+    /// This end's copies, if it makes any.
+    pub(crate) fn copied(&self) -> Option<Copied> {
+        self.copies.as_ref().map(Copies::copied)
+    }
+
+    /// The lane of copies, if there's one.
+    pub(crate) fn copy_lane(&self) -> Option<&Lane> {
+        self.copies.as_ref().map(|copies| &copies.lane)
+    }
+
+    fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        [Some(&self.query), self.copy_lane(), Some(&self.belief)].into_iter().flatten()
+    }
+
     /// How the first connection that ended did.
     pub(crate) fn close_reason(&self) -> Option<Closed> {
-        self.query.connection.close_reason().or_else(|| self.belief.connection.close_reason())
+        self.lanes().find_map(|lane| lane.connection.close_reason())
     }
 
     /// Completes when one of them has ended.
     pub(super) async fn closed(&self) {
+        let copies = async {
+            match self.copy_lane() {
+                Some(lane) => drop(lane.connection.closed().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            () = copies => {}
             _ = self.query.connection.closed() => {}
             _ = self.belief.connection.closed() => {}
         }
@@ -76,7 +117,7 @@ impl Links {
 
     /// Ends them.
     pub(crate) fn close(&self, reason: &str) {
-        for lane in [&self.query, &self.belief] {
+        for lane in self.lanes() {
             lane.connection.close(CloseCode::Done, reason);
         }
     }

@@ -4,6 +4,7 @@
 
 mod answer;
 mod ask;
+mod copies;
 mod flood;
 mod links;
 pub(super) mod message;
@@ -13,5 +14,6 @@ mod timer;
 
 pub(super) use answer::{Taken, answer};
 pub(super) use ask::{Scheduled, apply};
+pub use copies::Copied;
 pub(super) use links::{Lane, Links};
 pub(super) use message::{HEAD, Tag};
