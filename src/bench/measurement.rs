@@ -235,6 +235,10 @@ pub struct Measurement {
     pub unfinished: u64,
     /// How late the generator was: from the scheduled time, or from when the query before was queued, until it got to it.
     pub lateness: Times,
+    /// Answers that say that an operation wasn't the next one of its account. Any makes the measurement incomplete.
+    pub out_of_order: u64,
+    /// Answers that refuse for another reason. So does any of these.
+    pub refused: u64,
     /// Bytes of BELIEFs taken by the receiver's application within [`Self::window`].
     pub belief_bytes: u64,
     /// The same of the asking end, if the other one floods too.
@@ -273,6 +277,8 @@ impl Measurement {
             latency: Times::new()?,
             unfinished: 0,
             lateness: Times::new()?,
+            out_of_order: 0,
+            refused: 0,
             belief_bytes: 0,
             belief_bytes_back: 0,
             rival_bytes: 0,

@@ -52,7 +52,7 @@ pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
 pub use load::Copied;
 pub use measurement::{Direction, End, Measurement, Network, Offered, Queue, Times};
-pub use plan::{Case, Plan, Rival, Workload};
+pub use plan::{Case, Kind, Plan, Rival, Workload};
 pub use record::Record;
 pub use recovery::{Recovery, Series, Slot};
 pub use runner::{Event, How, Outcome, Ran, run};

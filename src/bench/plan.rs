@@ -50,14 +50,46 @@ impl fmt::Display for Rival {
     }
 }
 
-/// The query workload: sizes, rate and times.
+/// What is asked, and when it's done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A QUERY, until its RESULT.
+    Query,
+    /// A TRANSACT with the next signed operation of an account, until the RESULT of a reference peer's service, which checks
+    /// signature and sequence.
+    Transact,
+}
+
+impl Kind {
+    /// The name in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Transact => "transact",
+        }
+    }
+
+    /// The standard class that it's about.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Query => ClassTable::QUERY,
+            Self::Transact => ClassTable::TRANSACT,
+        }
+    }
+}
+
+/// What is asked: kind, sizes, rate and times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
-    /// Queries per second on average; 0: none, to see the flood alone.
+    /// What is asked.
+    pub kind: Kind,
+    /// Questions per second on average; 0: none, to see the flood alone.
     pub rate: f64,
-    /// Bytes of a QUERY, encoded. 9 at least: tag and ID.
+    /// Bytes of a QUERY, encoded, 9 at least: tag and ID. For other kinds bytes of an operation's value.
     pub query_bytes: usize,
-    /// Bytes of its RESULT, encoded. 9 at least.
+    /// Bytes of a QUERY's RESULT, encoded. 9 at least.
     pub result_bytes: usize,
     /// Bytes of a flood's BELIEF, encoded.
     pub belief_bytes: usize,
@@ -72,6 +104,7 @@ pub struct Workload {
 impl Default for Workload {
     fn default() -> Self {
         Self {
+            kind: Kind::Query,
             rate: 100.0,
             query_bytes: 100,
             result_bytes: 300,

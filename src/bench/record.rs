@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Case, End, Environment, Flood, Lab, Measurement, Network, Rival, Series, measurement::goodput};
+use super::{Case, End, Environment, Flood, Kind, Lab, Measurement, Network, Rival, Series, measurement::goodput};
 
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
@@ -16,6 +16,8 @@ pub struct Record {
     pub profile: String,
     /// The lab was measured against its profile before, and did as it says.
     pub lab_checked: bool,
+    /// What was asked: `query`, `transact`.
+    pub workload: &'static str,
     /// What else filled the connection.
     pub flood: String,
     /// Who else used the bottleneck: a kernel TCP flow's congestion control, set and read back.
@@ -38,6 +40,10 @@ pub struct Record {
     pub samples: u64,
     /// Of them without an answer; they count as the worst.
     pub unfinished: u64,
+    /// `transact`: answers that say that an operation wasn't the next one of its account. 0, or the run isn't complete.
+    pub out_of_order: u64,
+    /// `transact`: answers that refuse for another reason. 0, or the run isn't complete.
+    pub refused: u64,
     /// BELIEF bytes that the receiver's application took, in 10^6 bits per second.
     pub belief_goodput_mbps: f64,
     /// The same as a share of the rate that the profile gives this direction.
@@ -74,10 +80,10 @@ pub struct Record {
     pub lateness_max_us: Option<f64>,
     /// Queries per second on average, at random times (Poisson), whether or not earlier ones are answered.
     pub rate_qps: f64,
-    /// Bytes of a query, encoded.
+    /// Bytes of a query, encoded; for other workloads bytes of an operation's value.
     pub query_bytes: usize,
-    /// Bytes of its answer, encoded.
-    pub result_bytes: usize,
+    /// Bytes of a query's answer, encoded.
+    pub result_bytes: Option<usize>,
     /// Bytes of a flood's message, encoded.
     pub belief_bytes: usize,
     /// Seconds measured.
@@ -115,9 +121,10 @@ impl Record {
             lab: lab.name(),
             profile: lab.profile().to_owned(),
             lab_checked,
+            workload: work.kind.name(),
             flood: case.flood.to_string(),
             rival: case.rival.name(),
-            class: peerlane_transport::ClassTable::QUERY,
+            class: work.kind.class(),
             p50_us: times.quantile(0.5),
             p90_us: times.quantile(0.9),
             p99_us: times.quantile(0.99),
@@ -126,6 +133,8 @@ impl Record {
             mean_us: times.mean(),
             samples: times.count(),
             unfinished: measured.unfinished,
+            out_of_order: measured.out_of_order,
+            refused: measured.refused,
             belief_goodput_mbps: rounded(forward, 10.0),
             belief_goodput_share: rates.map(|[rate, _]| rounded(forward / rate, 1e4)),
             belief_back_goodput_mbps: back.map(|back| rounded(back, 10.0)),
@@ -145,7 +154,7 @@ impl Record {
             lateness_max_us: measured.lateness.max(),
             rate_qps: work.rate,
             query_bytes: work.query_bytes,
-            result_bytes: work.result_bytes,
+            result_bytes: (work.kind == Kind::Query).then_some(work.result_bytes),
             belief_bytes: work.belief_bytes,
             duration_s: measured.window.as_secs_f64(),
             warm_up_s: work.warm_up.as_secs_f64(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    Flood, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
+    Flood, Kind, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
     measurement::{Loss, Times, goodput},
 };
 
@@ -127,10 +127,12 @@ fn title(plan: &Plan, lab: &dyn Lab) -> String {
         Some([there, back]) => format!("profile {} ({there} Mbit/s, back {back})", lab.profile()),
         None => "no impairment".to_owned(),
     };
+    let asked = match work.kind {
+        Kind::Query => format!("QUERY {} B -> RESULT {} B", work.query_bytes, work.result_bytes),
+        Kind::Transact => format!("TRANSACT, a signed operation with a value of {} B -> RESULT", work.query_bytes),
+    };
     format!(
-        "QUERY {} B -> RESULT {} B, open loop at {}/s, latency from the scheduled time in ms; flood: BELIEFs of {} B; lab {}, {path}\n",
-        work.query_bytes,
-        work.result_bytes,
+        "{asked}, open loop at {}/s, latency from the scheduled time in ms; flood: BELIEFs of {} B; lab {}, {path}\n",
         work.rate,
         work.belief_bytes,
         lab.name(),

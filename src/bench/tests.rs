@@ -161,6 +161,23 @@ fn a_flood_at_a_rate_is_offered_whatever_the_path_takes_and_what_is_refused_is_c
     assert!(matches!(refused, Err(BenchError::Plan { what }) if what.contains("10Mbit/s")), "loopback has no rate to be a share of");
 }
 
+#[test]
+fn operations_arrive_in_order_on_every_transport_under_a_flood() {
+    let names = ["tcp", "quic", "tcp-fifo", "quic-one-stream", "tcp-per-class-bbr-copies"];
+    let mut plan = plan(&[Flood::None, Flood::Full], Duration::from_millis(400));
+    plan.variants = names.map(|name| Variant::by_name(name).unwrap()).to_vec();
+    (plan.workload.kind, plan.workload.rate) = (Kind::Transact, 100.0);
+    let ran = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap();
+    for outcome in &ran.outcomes {
+        let (record, line) = (&outcome.record, outcome.record.to_json().unwrap());
+        assert!(record.complete && record.samples > 0 && record.unfinished == 0, "{line}");
+        assert_eq!((record.workload, record.class, record.out_of_order, record.refused), ("transact", "transact", 0, 0));
+    }
+    let skipped = ran.failed.iter().filter(|(_, error)| matches!(error, BenchError::Lab { source: error::LabError::Kernel { .. }, .. }));
+    assert_eq!(skipped.count(), ran.failed.len(), "{:?}", ran.failed);
+    assert!(report::table(&plan, &Loopback::new(), &ran).contains("TRANSACT, a signed operation with a value of 100 B"));
+}
+
 /// A lab without a network: it gives what it's told to, later cases sooner.
 struct Told {
     name: &'static str,

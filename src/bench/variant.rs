@@ -14,7 +14,7 @@ use peerlane_transport::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{End, Workload, error::LabError};
+use super::{End, Workload, error::LabError, load::OVERHEAD};
 
 /// The network's name of a benchmark's two ends.
 const NETWORK: &str = "peerlane-bench";
@@ -188,7 +188,7 @@ fn one(config: &mut TcpConfig) {
 /// The table of one class: two messages may wait, so that one leaves while the next is made, because all that waits
 /// delays what comes after; in transit is permitted what all standard classes have together.
 fn one_class(work: &Workload) -> Result<ClassTable, LabError> {
-    let largest = work.belief_bytes.max(work.query_bytes).max(work.result_bytes);
+    let largest = work.belief_bytes.max(work.query_bytes + OVERHEAD).max(work.result_bytes);
     let two = 2 * (largest + limits::ENTRY_OVERHEAD);
     let standard = ClassTable::standard();
     let class = TrafficClass {

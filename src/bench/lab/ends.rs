@@ -204,7 +204,7 @@ async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over
         while connections.len() < case.variant.connections() {
             connections.push(listener.accept().await?.upgrade().await?);
         }
-        Links::new(case.variant, &connections)
+        Links::new(case.variant, case.workload.kind, &connections)
     };
     let links = tokio::select! {
         biased;
@@ -238,7 +238,7 @@ async fn ask(
     while connections.len() < case.variant.connections() {
         connections.push(transport.dial(&addr).await?);
     }
-    let links = Links::new(case.variant, &connections)?;
+    let links = Links::new(case.variant, case.workload.kind, &connections)?;
     drop(connections);
     let mut measured = load::apply(&links, case, &taken, rival, schedule, stop).await?;
     let other = accepted.recv().map_err(|_| LabError::OtherEnd)?;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use peerlane_transport::{ClassId, ClassTable, CloseCode, Closed, Connection, Inbound, RecvError, SendError, TrySend};
 
 use super::copies::{Copied, Copies};
-use crate::bench::{Variant, error::LabError};
+use crate::bench::{Kind, Variant, error::LabError};
 
 /// A class of a connection.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl Lane {
 /// One end of all that connects the two: mostly the same connection twice.
 #[derive(Debug, Clone)]
 pub(crate) struct Links {
-    /// Carries QUERY and RESULT.
+    /// Carries what is asked and answered, as a rule QUERY and RESULT.
     pub(crate) query: Lane,
     /// Carries copies of them, if there's a connection for that.
     pub(super) copies: Option<Copies>,
@@ -46,12 +46,14 @@ pub(crate) struct Links {
 
 impl Links {
     /// Of a transport's connections, in the order in which they were dialed.
-    pub(crate) fn new(variant: Variant, connections: &[Connection]) -> Result<Self, LabError> {
+    pub(crate) fn new(variant: Variant, kind: Kind, connections: &[Connection]) -> Result<Self, LabError> {
         let (Some(first), Some(last)) = (connections.first(), connections.last()) else {
             return Err(std::io::Error::other("no connection").into());
         };
-        let query = |connection| Lane::new(connection, variant.class(ClassTable::QUERY));
-        let copies = if variant.copies() { connections.get(1).map(query).transpose()?.map(Copies::new) } else { None };
+        let query = |connection| Lane::new(connection, variant.class(kind.class()));
+        // In a Fifo class a copy could only come too early.
+        let copies =
+            if variant.copies() && kind == Kind::Query { connections.get(1).map(query).transpose()?.map(Copies::new) } else { None };
         Ok(Self { query: query(first)?, copies, belief: Lane::new(last, variant.class(ClassTable::BELIEF))? })
     }
 

@@ -8,12 +8,15 @@ mod copies;
 mod flood;
 mod links;
 pub(super) mod message;
+mod questions;
 pub(super) mod rival;
 mod schedule;
 mod timer;
+mod transact;
 
 pub(super) use answer::{Taken, answer};
 pub(super) use ask::{Scheduled, apply};
 pub use copies::Copied;
 pub(super) use links::{Lane, Links};
 pub(super) use message::{HEAD, Tag};
+pub(super) use transact::OVERHEAD;

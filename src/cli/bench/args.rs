@@ -7,13 +7,15 @@ use clap::ValueEnum;
 use super::values::{flood, rival, time, variants};
 #[cfg(target_os = "linux")]
 use crate::bench::Emulated;
-use crate::bench::{BenchError, Flood, Lab, Loopback, Plan, Rival, Variant, Workload};
+use crate::bench::{BenchError, Flood, Kind, Lab, Loopback, Plan, Rival, Variant, Workload};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum WorkloadName {
     /// QUERY latency in an open loop, beside a flood or not.
     Query,
+    /// Signed operations of one account to a reference peer's service, in order, until their RESULTs; the same options.
+    Transact,
     /// BELIEFs alone: the same with --rate 0 --flood full.
     Bulk,
     /// QUERY and BELIEF around a path's scheduled events: the same with --flood full --profile blackhole.
@@ -48,6 +50,7 @@ Examples:
   peerlane bench --lab virtual --workload recover --transport tcp,quic --html page.html
   peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
   peerlane bench --lab virtual --workload connect --profile wan,wan-loss1 --transport tcp,quic
+  peerlane bench --lab virtual --workload transact --profile wan-loss1 --transport tcp,quic
   peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
@@ -138,7 +141,7 @@ pub(in crate::cli) struct Args {
 
 impl WorkloadName {
     fn floods(self) -> &'static [Flood] {
-        if self == Self::Query { &[Flood::None, Flood::Full] } else { &[Flood::Full] }
+        if matches!(self, Self::Query | Self::Transact) { &[Flood::None, Flood::Full] } else { &[Flood::Full] }
     }
 
     fn rivals(self) -> &'static [Rival] {
@@ -151,6 +154,10 @@ impl WorkloadName {
             Self::Share => "shared",
             _ => "wan",
         }
+    }
+
+    fn kind(self) -> Kind {
+        if self == Self::Transact { Kind::Transact } else { Kind::Query }
     }
 
     fn rate(self) -> f64 {
@@ -242,6 +249,7 @@ impl Args {
             rivals: or_default(&self.rival, self.workload.rivals()),
             runs: self.runs.unwrap_or(runs),
             workload: Workload {
+                kind: self.workload.kind(),
                 rate: self.rate.unwrap_or(self.workload.rate()),
                 belief_bytes: self.belief_bytes,
                 duration: self.duration.unwrap_or(duration),
