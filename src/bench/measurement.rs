@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use super::{
-    Case, Flood, Rival, Series,
+    Case, Flood, Kind, Rival, Series,
     error::LabError,
     load::{Copied, Lane},
 };
@@ -306,10 +306,11 @@ impl Measurement {
 
     /// Packets lost through our own doing, where the flood goes. In an emulated network it's what the bottlenecks dropped
     /// beyond what is set; beside a rival, and without a network, what the transport says, less what is set. `None` if
-    /// nobody knows: TCP doesn't, and a schedule that swallows packets is in all counters.
+    /// nobody knows: TCP doesn't, a schedule that swallows packets is in all counters, and in a star the link to the hub drops
+    /// acknowledgements of seven leaves, which are small and many, and no flood's packets.
     pub(super) fn own_loss(&self, case: &Case) -> Option<Loss> {
         let queues = self.network.as_ref().map_or(&[][..], |network| &network.queues);
-        if self.network.as_ref().is_some_and(|network| network.scheduled) {
+        if case.workload.kind == Kind::Propagate || self.network.as_ref().is_some_and(|network| network.scheduled) {
             return None;
         }
         let both = case.flood == Flood::BothWays;

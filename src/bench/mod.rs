@@ -18,11 +18,12 @@
 //!
 //! # Provided
 //! The loopback lab (real time, this machine's kernel, no impairment); the virtual and the netem lab, with any profile of
-//! `netem/`; what a transport [costs](cost), and how soon it [connects](connect); the query workload with floods one way and both ways, alone or beside a kernel TCP
+//! `netem/`; what a transport [costs](cost), and how soon it [connects](connect); the workloads query, transact (signed operations in
+//! order) and propagate (gossip through a star of peers) with floods one way, both ways and at a rate, alone or beside a kernel TCP
 //! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
-//! The workloads transact and propagate; the tun lab. Numbers of a debug build or,
+//! The tun lab. Numbers of a debug build or,
 //! in real time, of a busy machine mean little; both are named in the record.
 
 pub mod connect;
@@ -36,6 +37,7 @@ mod load;
 mod measurement;
 pub mod page;
 mod plan;
+mod propagate;
 mod record;
 mod recovery;
 pub mod report;

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use peerlane_transport::{ClassTable, limits};
 use serde::{Deserialize, Serialize};
 
-use super::{BenchError, Flood, Variant};
+use super::{BenchError, Flood, Variant, propagate::LEAST_BELIEF};
 
 /// Queries of one run whose schedule is held in memory. Count; 24 bytes each.
 const MAX_QUERIES: f64 = 10_000_000.0;
@@ -60,6 +60,8 @@ pub enum Kind {
     /// A TRANSACT with the next signed operation of an account, until the RESULT of a reference peer's service, which checks
     /// signature and sequence.
     Transact,
+    /// An operation of one of eight reference peers in a star, until the last of them has merged it by gossip.
+    Propagate,
 }
 
 impl Kind {
@@ -68,6 +70,7 @@ impl Kind {
         match self {
             Self::Query => "query",
             Self::Transact => "transact",
+            Self::Propagate => "propagate",
         }
     }
 
@@ -76,6 +79,7 @@ impl Kind {
         match self {
             Self::Query => ClassTable::QUERY,
             Self::Transact => ClassTable::TRANSACT,
+            Self::Propagate => ClassTable::BELIEF,
         }
     }
 }
@@ -197,6 +201,26 @@ impl Plan {
                 "a BELIEF of {} bytes: it has 1 to {limit}, {} on its class's stream",
                 work.belief_bytes,
                 limits::SMALL_MESSAGE
+            ));
+        }
+        if work.kind == Kind::Propagate { self.check_propagate() } else { Ok(()) }
+    }
+
+    fn check_propagate(&self) -> Result<(), BenchError> {
+        let fail = |what: String| Err(BenchError::Plan { what });
+        if let Some(variant) = self.variants.iter().find(|variant| !variant.carries_nodes()) {
+            return fail(format!("propagate is carried by nodes, and {variant} has other classes or connections than a node's"));
+        }
+        if self.workload.rate == 0.0 {
+            return fail("propagate without operations (--rate 0) measures nothing".into());
+        }
+        if self.rivals.iter().any(|rival| *rival != Rival::None) {
+            return fail("a star has no place for a rival: leave --rival out".into());
+        }
+        if self.workload.belief_bytes < LEAST_BELIEF && self.floods.iter().any(|flood| *flood != Flood::None) {
+            return fail(format!(
+                "a flood of beliefs of {} bytes: in propagate they're real, {LEAST_BELIEF} at least",
+                self.workload.belief_bytes
             ));
         }
         Ok(())

@@ -16,7 +16,7 @@ pub struct Record {
     pub profile: String,
     /// The lab was measured against its profile before, and did as it says.
     pub lab_checked: bool,
-    /// What was asked: `query`, `transact`.
+    /// What was asked: `query`, `transact`, `propagate`.
     pub workload: &'static str,
     /// What else filled the connection.
     pub flood: String,
@@ -158,7 +158,7 @@ impl Record {
             belief_bytes: work.belief_bytes,
             duration_s: measured.window.as_secs_f64(),
             warm_up_s: work.warm_up.as_secs_f64(),
-            threads: lab.threads(),
+            threads: lab.threads(work.kind),
             client: measured.client.clone(),
             server: measured.server.clone(),
             belief_ends: measured.belief_ends.clone(),

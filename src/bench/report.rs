@@ -129,6 +129,9 @@ fn title(plan: &Plan, lab: &dyn Lab) -> String {
     };
     let asked = match work.kind {
         Kind::Query => format!("QUERY {} B -> RESULT {} B", work.query_bytes, work.result_bytes),
+        Kind::Propagate => {
+            format!("BELIEF of a signed operation with a value of {} B, from a leaf to the last of a star of 8 peers", work.query_bytes)
+        }
         Kind::Transact => format!("TRANSACT, a signed operation with a value of {} B -> RESULT", work.query_bytes),
     };
     format!(

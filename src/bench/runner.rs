@@ -97,7 +97,7 @@ pub fn run(
     mut each: impl FnMut(Event<'_>) -> Result<(), BenchError>,
 ) -> Result<Vec<Ran>, BenchError> {
     plan.check()?;
-    labs.iter().try_for_each(|lab| plan.check_on(lab.rates_mbps()))?;
+    labs.iter().try_for_each(|lab| plan.check_on(lab.rates_mbps()).and_then(|()| lab.permits(plan)))?;
     let mut ran: Vec<Ran> = labs.iter().map(|_| Ran::default()).collect();
     let mut checked = vec![false; labs.len()];
     if how.check {

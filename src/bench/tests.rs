@@ -178,6 +178,60 @@ fn operations_arrive_in_order_on_every_transport_under_a_flood() {
     assert!(report::table(&plan, &Loopback::new(), &ran).contains("TRANSACT, a signed operation with a value of 100 B"));
 }
 
+/// A short plan of the workload `propagate`.
+fn star(floods: &[Flood]) -> Plan {
+    let mut plan = plan(floods, Duration::from_millis(700));
+    plan.workload = Workload { kind: Kind::Propagate, rate: 10.0, belief_bytes: 20_000, grace: Duration::from_secs(30), ..plan.workload };
+    plan
+}
+
+#[test]
+fn an_operation_reaches_the_last_of_eight_peers_by_gossip() {
+    let plan = star(&[Flood::None, "2Mbit/s".parse().unwrap()]);
+    let ran = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap();
+    assert!(ran.is_whole(&plan) && ran.failed.is_empty(), "{:?}", ran.failed);
+    for outcome in &ran.outcomes {
+        let (record, line) = (&outcome.record, outcome.record.to_json().unwrap());
+        assert_eq!((record.workload, record.class, record.samples), ("propagate", "belief", ran.outcomes[0].record.samples));
+        assert!(record.samples > 0 && record.unfinished == 0 && record.threads.starts_with("each of 8 peers"), "{line}");
+        // Gossip gathers for 10 ms, at the author and at the hub: most are no sooner than half of that.
+        assert!(record.p50_us > Some(10_000.0), "{line}");
+        assert_eq!(record.belief_offered.is_some_and(|offered| offered > 0), record.flood == "2Mbit/s", "{line}");
+        assert_eq!(record.belief_goodput_mbps > 0.0, record.flood == "2Mbit/s", "{line}");
+        let ends = [&record.client, &record.server].map(|end| end.congestion_control.is_some());
+        assert_eq!(ends, [true, true], "{line}");
+    }
+    assert!(report::table(&plan, &Loopback::new(), &ran).contains("the last of a star of 8 peers"));
+}
+
+#[test]
+fn beliefs_flood_a_star_from_its_hub_and_its_leaves() {
+    // A busy machine gets less done: what counts is that it flows, however long that takes.
+    let flows = (0..5).any(|doubled| {
+        let mut plan = star(&[Flood::BothWays]);
+        plan.variants.truncate(1);
+        (plan.workload.grace, plan.workload.duration) = (Duration::ZERO, plan.workload.duration * (1 << doubled));
+        let ran = on_loopback(&plan, &CancellationToken::new(), |_| Ok(())).unwrap();
+        let record = &ran.outcomes[0].record;
+        assert!(record.complete, "{}", record.to_json().unwrap());
+        record.belief_goodput_mbps > 0.0 && record.belief_back_goodput_mbps > Some(0.0)
+    });
+    assert!(flows, "no BELIEF in twenty seconds");
+}
+
+#[test]
+fn what_a_star_cant_have_is_refused_before_anything_begins() {
+    let refused = |change: fn(&mut Plan)| {
+        let mut plan = star(&[Flood::Full]);
+        change(&mut plan);
+        on_loopback(&plan, &CancellationToken::new(), |_| panic!("something began")).unwrap_err().to_string()
+    };
+    assert!(refused(|plan| plan.variants = vec![Variant::by_name("tcp-fifo").unwrap()]).contains("tcp-fifo"));
+    assert!(refused(|plan| plan.workload.rate = 0.0).contains("--rate 0"));
+    assert!(refused(|plan| plan.rivals = vec![Rival::Bbr]).contains("--rival"));
+    assert!(refused(|plan| plan.workload.belief_bytes = 100).contains("2048"));
+}
+
 /// A lab without a network: it gives what it's told to, later cases sooner.
 struct Told {
     name: &'static str,
@@ -205,7 +259,7 @@ impl Lab for Told {
         Some([10.0, 5.0])
     }
 
-    fn threads(&self) -> String {
+    fn threads(&self, _: Kind) -> String {
         String::new()
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use super::{End, Workload, error::LabError, load::OVERHEAD};
 
 /// The network's name of a benchmark's two ends.
-const NETWORK: &str = "peerlane-bench";
+pub(super) const NETWORK: &str = "peerlane-bench";
 /// The name of the only class, where there's but one.
 const ALL: &str = "all";
 
@@ -142,13 +142,27 @@ impl Variant {
         }
     }
 
+    /// Whether a node can have it: one connection, with the standard classes.
+    pub(super) fn carries_nodes(self) -> bool {
+        self.classes == Classes::Standard && self.connections() == 1
+    }
+
     /// One end's transport.
     pub(super) fn make(self, identity: &Identity, work: &Workload) -> Result<AnyTransport<PeerAddr, SocketAddr>, LabError> {
+        self.transport(self.local(identity, work)?)
+    }
+
+    /// Who one end is, and what it wants.
+    pub(super) fn local(self, identity: &Identity, work: &Workload) -> Result<LocalPeer, LabError> {
         let mut terms = Terms::new(NETWORK)?;
         if self.classes == Classes::One {
             terms.classes = one_class(work)?;
         }
-        let peer = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms)?;
+        Ok(LocalPeer::new(identity, Arc::new(Lists::everybody()), terms)?)
+    }
+
+    /// The transport of such an end.
+    pub(super) fn transport(self, peer: LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, LabError> {
         match self.carrier {
             Carrier::Tcp(change) => {
                 let mut config = TcpConfig::default();

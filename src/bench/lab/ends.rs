@@ -35,7 +35,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Takes this thread there, and those that it starts.
-    fn enter(&self) -> Result<(), LabError> {
+    pub(super) fn enter(&self) -> Result<(), LabError> {
         let Some(namespace) = &self.namespace else { return Ok(()) };
         let failed = |source| LabError::Namespace { path: namespace.clone(), source };
         #[cfg(target_os = "linux")]
@@ -47,6 +47,15 @@ impl Place {
         }
         #[cfg(not(target_os = "linux"))]
         Err(failed(std::io::ErrorKind::Unsupported.into()))
+    }
+}
+
+impl Place {
+    /// Does something in a runtime of its own there, which polls so many tasks between two looks at its sockets and timers.
+    pub(super) fn run<T>(&self, event_interval: u32, work: impl Future<Output = Result<T, LabError>>) -> Result<T, LabError> {
+        // Before the runtime: its sockets and threads are where it was made.
+        self.enter()?;
+        runtime::Builder::new_current_thread().enable_all().event_interval(event_interval.max(1)).build()?.block_on(work)
     }
 }
 
@@ -171,9 +180,7 @@ impl Ends {
     }
 
     fn run_at<T>(&self, place: &Place, work: impl Future<Output = Result<T, LabError>>) -> Result<T, LabError> {
-        // Before the runtime: its sockets and threads are where it was made.
-        place.enter()?;
-        runtime::Builder::new_current_thread().enable_all().event_interval(self.event_interval.max(1)).build()?.block_on(work)
+        place.run(self.event_interval, work)
     }
 }
 
@@ -185,7 +192,7 @@ struct Listening {
     taken: Arc<Taken>,
 }
 
-fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabError>>>) -> Result<T, LabError> {
+pub(super) fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabError>>>) -> Result<T, LabError> {
     thread?.join().unwrap_or_else(|_| Err(std::io::Error::other("an end's thread panicked").into()))
 }
 

@@ -270,7 +270,7 @@ impl<'a> Queries<'a> {
 
 /// Sums queries up: when each was due and how long its answer took. One without counts with the time from when it was
 /// due until `waited_until`, on the same clock, or with the longest answer's time if that's more.
-fn latencies<'a>(
+pub(crate) fn latencies<'a>(
     queries: impl Iterator<Item = (&'a Duration, Option<Duration>)>,
     waited_until: Duration,
 ) -> Result<(Times, u64), LabError> {

@@ -20,14 +20,20 @@ use crate::bench::{Case, Offered, error::LabError};
 
 /// What a flood in an open loop has done.
 #[derive(Debug, Default)]
-pub(super) struct Pushed {
+pub(crate) struct Pushed {
     offered: AtomicU64,
     refused: AtomicU64,
 }
 
 impl Pushed {
+    /// So many messages were offered, and so many of them refused.
+    pub(crate) fn add(&self, offered: usize, refused: usize) {
+        self.offered.fetch_add(offered as u64, Ordering::Relaxed);
+        self.refused.fetch_add(refused as u64, Ordering::Relaxed);
+    }
+
     /// As it stands.
-    pub(super) fn now(&self) -> Offered {
+    pub(crate) fn now(&self) -> Offered {
         Offered { messages: self.offered.load(Ordering::Relaxed), refused: self.refused.load(Ordering::Relaxed) }
     }
 }
@@ -60,12 +66,13 @@ async fn in_open_loop(links: &Links, message: &bytes::Bytes, gap: Duration, time
     let mut due = Instant::now();
     loop {
         timer.until(due).await?;
-        pushed.offered.fetch_add(1, Ordering::Relaxed);
-        match links.belief.try_send(message.clone()) {
-            TrySend::Queued => links.sent(message.len()),
-            TrySend::Full { .. } => drop(pushed.refused.fetch_add(1, Ordering::Relaxed)),
+        let refused = match links.belief.try_send(message.clone()) {
+            TrySend::Queued => 0,
+            TrySend::Full { .. } => 1,
             TrySend::TooLarge { .. } | TrySend::Closed(_) => return Ok(()),
-        }
+        };
+        pushed.add(1, refused);
+        links.sent(message.len() * (1 - refused));
         due += gap;
         // One that is late catches up, and lets others work meanwhile.
         tokio::task::yield_now().await;

@@ -15,8 +15,11 @@ mod timer;
 mod transact;
 
 pub(super) use answer::{Taken, answer};
-pub(super) use ask::{Scheduled, apply};
+pub(super) use ask::{Scheduled, apply, latencies};
 pub use copies::Copied;
+pub(super) use flood::Pushed;
 pub(super) use links::{Lane, Links};
 pub(super) use message::{HEAD, Tag};
+pub(super) use schedule::poisson;
+pub(super) use timer::Timer;
 pub(super) use transact::OVERHEAD;

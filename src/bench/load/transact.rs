@@ -10,14 +10,12 @@ use ed25519_dalek::SigningKey;
 use peerlane_transport::identity::Identity;
 
 use crate::{
-    bench::{Workload, error::LabError},
+    bench::{Workload, error::LabError, variant::NETWORK},
     cad015::{ErrorCode, Message, MessageType, peek_id, peek_kind},
     cell::{MemoryCells, Profile},
     peer::{Edit, Operation, Service, Store, read_outcome},
 };
 
-/// The network that operations are signed for.
-const NETWORK: &str = "peerlane-bench";
 /// The account's secret key: any.
 const ACCOUNT: [u8; 32] = [7; 32];
 /// Keys that the account writes over and over.

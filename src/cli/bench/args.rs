@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use super::values::{flood, rival, time, variants};
 #[cfg(target_os = "linux")]
 use crate::bench::Emulated;
-use crate::bench::{BenchError, Flood, Kind, Lab, Loopback, Plan, Rival, Variant, Workload};
+use crate::bench::{BenchError, Flood, FloodRate, Kind, Lab, Loopback, Plan, Rival, Variant, Workload};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -16,6 +16,9 @@ pub(super) enum WorkloadName {
     Query,
     /// Signed operations of one account to a reference peer's service, in order, until their RESULTs; the same options.
     Transact,
+    /// An operation of one leaf in a star of eight reference peers, until the last of them has merged it by gossip; floods are
+    /// large beliefs from the hub to each leaf, or both ways. Over transports that a node can have.
+    Propagate,
     /// BELIEFs alone: the same with --rate 0 --flood full.
     Bulk,
     /// QUERY and BELIEF around a path's scheduled events: the same with --flood full --profile blackhole.
@@ -51,6 +54,7 @@ Examples:
   peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
   peerlane bench --lab virtual --workload connect --profile wan,wan-loss1 --transport tcp,quic
   peerlane bench --lab virtual --workload transact --profile wan-loss1 --transport tcp,quic
+  peerlane bench --lab virtual --workload propagate --profile wan --transport tcp,quic --flood none,full
   peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
@@ -86,14 +90,14 @@ pub(in crate::cli) struct Args {
     pub(super) transport: Vec<Variant>,
     /// What else fills the connection: none, full (BELIEFs from the asking end, as fast as they're taken), both-ways, or a rate
     /// of BELIEFs from the asking end, in an open loop: 10Mbit/s, 2MB/s, 50% (of the profile's rate). What finds no room is
-    /// refused and counted [default: none,full, or the workload's].
+    /// refused and counted [default: none,full, or the workload's; propagate: none,50%, over loopback none,20Mbit/s].
     #[arg(long, value_name = "FLOOD", value_delimiter = ',', value_parser = flood)]
     pub(super) flood: Vec<Flood>,
     /// Who else uses the bottleneck: none, or a kernel TCP flow over cubic or bbr, as fast as it can; not for loopback
     /// [default: none, or the workload's].
     #[arg(long, value_name = "RIVAL", value_delimiter = ',', value_parser = rival)]
     pub(super) rival: Vec<Rival>,
-    /// Queries per second on average; 0 measures the flood alone [default: 100, bulk: 0].
+    /// Queries, or operations, per second on average; 0 measures the flood alone [default: 100, propagate: 10, bulk: 0].
     #[arg(long, value_name = "QPS")]
     pub(super) rate: Option<f64>,
     /// What is measured of each run, in seconds, or with a unit (500ms, 60s, 2m) [default: 10s, quick: 2s, and
@@ -140,8 +144,14 @@ pub(in crate::cli) struct Args {
 }
 
 impl WorkloadName {
-    fn floods(self) -> &'static [Flood] {
-        if matches!(self, Self::Query | Self::Transact) { &[Flood::None, Flood::Full] } else { &[Flood::Full] }
+    fn floods(self, lab: LabName) -> Vec<Flood> {
+        match self {
+            Self::Query | Self::Transact => vec![Flood::None, Flood::Full],
+            // A full one leaves gossip, which waits for nothing, no room in its own class.
+            Self::Propagate if lab == LabName::Loopback => vec![Flood::None, Flood::Rate(FloodRate::Bits(20_000_000))],
+            Self::Propagate => vec![Flood::None, Flood::Rate(FloodRate::Share(50_000))],
+            _ => vec![Flood::Full],
+        }
     }
 
     fn rivals(self) -> &'static [Rival] {
@@ -157,11 +167,19 @@ impl WorkloadName {
     }
 
     fn kind(self) -> Kind {
-        if self == Self::Transact { Kind::Transact } else { Kind::Query }
+        match self {
+            Self::Transact => Kind::Transact,
+            Self::Propagate => Kind::Propagate,
+            _ => Kind::Query,
+        }
     }
 
     fn rate(self) -> f64 {
-        if self == Self::Bulk { 0.0 } else { Workload::default().rate }
+        match self {
+            Self::Bulk => 0.0,
+            Self::Propagate => 10.0,
+            _ => Workload::default().rate,
+        }
     }
 }
 
@@ -245,7 +263,7 @@ impl Args {
         };
         Plan {
             variants: deduplicated(&self.transport),
-            floods: or_default(&self.flood, self.workload.floods()),
+            floods: or_default(&self.flood, &self.workload.floods(self.lab)),
             rivals: or_default(&self.rival, self.workload.rivals()),
             runs: self.runs.unwrap_or(runs),
             workload: Workload {
@@ -295,6 +313,11 @@ mod tests {
         assert_eq!((plan.floods, plan.rivals), (vec![Flood::Full], vec![Rival::Cubic, Rival::Bbr]));
         let plan = args("--workload bulk --flood both-ways").unwrap().plan();
         assert_eq!((plan.floods, plan.workload.rate), (vec![Flood::BothWays], 0.0));
+        for (line, floods) in [("", "none,20Mbit/s"), ("--lab virtual", "none,50%")] {
+            let plan = args(&format!("{line} --workload propagate")).unwrap().plan();
+            let named: Vec<_> = plan.floods.iter().map(ToString::to_string).collect();
+            assert_eq!((named.join(","), plan.workload.kind, plan.workload.rate), (floods.to_owned(), Kind::Propagate, 10.0));
+        }
         let labs = args("--lab virtual --workload recover").unwrap().labs("").unwrap();
         assert!(labs[0].profile() == "blackhole" && labs[0].last_event().is_some());
         for nowhere in ["--workload share", "--workload recover"] {
