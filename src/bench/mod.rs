@@ -12,6 +12,7 @@
 //! * *Warm-up is excluded*: handshake, slow start, the first allocations.
 //! * *Same work for all*: cases of one run share their schedule, to the nanosecond.
 //! * *Labs are checked*: an emulated network is measured against its profile first; a red one is in no table.
+//! * *What is left out is said*: a case that failed or was rejected has a record with its reason, and the table counts it.
 //! * *Comparators are honest*: each is the best version of itself, and a congestion control that isn't in force voids the
 //!   measurement instead of being replaced.
 //! * A record names the congestion control and the socket buffers of both ends, as read back, and the build.
@@ -55,7 +56,7 @@ pub use lab::{Lab, Loopback};
 pub use load::Copied;
 pub use measurement::{Direction, End, Measurement, Network, Offered, Queue, Times};
 pub use plan::{Case, Kind, Plan, Rival, Workload};
-pub use record::Record;
+pub use record::{Record, Status, Unmeasured};
 pub use recovery::{Recovery, Series, Slot};
 pub use runner::{Event, How, Outcome, Ran, run};
 pub use variant::Variant;

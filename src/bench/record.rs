@@ -4,6 +4,82 @@ use serde::Serialize;
 
 use super::{Case, End, Environment, Flood, Kind, Lab, Measurement, Network, Rival, Series, measurement::goodput};
 
+/// What became of a case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Status {
+    /// Measured to the end.
+    Complete,
+    /// Interrupted, or the connection ended, or answers say that order was broken. Not for a table.
+    Incomplete,
+    /// It couldn't be measured.
+    Failed,
+    /// It wasn't measured, because its lab's check is red.
+    Rejected,
+}
+
+/// A case that gave no measurement: the fields that it shares with a [`Record`], and why.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct Unmeasured {
+    /// The transport's name.
+    pub transport: &'static str,
+    /// Where.
+    pub lab: &'static str,
+    /// The path's impairment.
+    pub profile: String,
+    /// The lab was measured against its profile before, and did as it says.
+    pub lab_checked: bool,
+    /// What was to be asked.
+    pub workload: &'static str,
+    /// What else was to fill the connection.
+    pub flood: String,
+    /// Who else was to use the bottleneck.
+    pub rival: &'static str,
+    /// 1 for the first.
+    pub run: u32,
+    /// The schedule's seed.
+    pub seed: u64,
+    /// Failed or rejected.
+    pub status: Status,
+    /// Always `false`.
+    pub complete: bool,
+    /// Why.
+    pub failure: String,
+    /// Build and machine.
+    #[serde(flatten)]
+    pub environment: Environment,
+}
+
+impl Unmeasured {
+    pub(super) fn new(case: &Case, lab: &dyn Lab, lab_checked: bool, environment: &Environment, status: Status, failure: String) -> Self {
+        Self {
+            transport: case.variant.name(),
+            lab: lab.name(),
+            profile: lab.profile().to_owned(),
+            lab_checked,
+            workload: case.workload.kind.name(),
+            flood: case.flood.to_string(),
+            rival: case.rival.name(),
+            run: case.run,
+            seed: case.seed,
+            status,
+            complete: false,
+            failure,
+            environment: environment.clone(),
+        }
+    }
+
+    /// As one line of JSON, without its end.
+    ///
+    /// # Errors
+    /// None that this type can cause; the encoder's.
+    pub fn to_json(&self) -> Result<String, std::io::Error> {
+        serde_json::to_string(self).map_err(std::io::Error::other)
+    }
+}
+
 /// One class of one case. Times in microseconds; `null` where nothing was measured.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -68,9 +144,11 @@ pub struct Record {
     pub run: u32,
     /// The schedule's seed.
     pub seed: u64,
+    /// What became of it: complete or incomplete.
+    pub status: Status,
     /// `false`: interrupted, or the connection ended. Not for a table.
     pub complete: bool,
-    /// How the connection ended, if it did by itself.
+    /// How the connection ended, if it did by itself, or what was wrong with the answers.
     pub failure: Option<String>,
     /// How late the generator was, median: the system's time to wake a sleeping thread. It's part of the latencies.
     pub lateness_p50_us: Option<f64>,
@@ -147,6 +225,7 @@ impl Record {
             rival_goodput_share: rival.zip(rates).map(|(rival, [rate, _])| rounded(rival / rate, 1e4)),
             run: case.run,
             seed: case.seed,
+            status: if measured.complete { Status::Complete } else { Status::Incomplete },
             complete: measured.complete,
             failure: measured.failure.clone(),
             lateness_p50_us: measured.lateness.quantile(0.5),

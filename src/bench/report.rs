@@ -90,7 +90,8 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
     let (complete, incomplete): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.complete);
     let mut out = String::new();
     if !ran.red.is_empty() {
-        let _ = writeln!(out, "left out: profile {} in lab {}, which doesn't do as its profile says:", lab.profile(), lab.name());
+        let (profile, lab, runs) = (lab.profile(), lab.name(), plan.len());
+        let _ = writeln!(out, "left out, rejected: {runs}, as profile {profile} in lab {lab} doesn't do as it says:");
         ran.red.iter().for_each(|finding| out.extend(["  ", finding, "\n"]));
     }
     if !complete.is_empty() {
@@ -104,19 +105,42 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
             out += &back.to_string();
         }
     }
-    if !incomplete.is_empty() {
-        let _ = writeln!(out, "left out, incomplete: {}", incomplete.len());
-        for outcome in incomplete {
-            let why = outcome.record.failure.as_deref().unwrap_or("interrupted");
-            let _ = writeln!(out, "  {}: {why}", outcome.case);
-        }
+    out += &left_out(plan, ran, &incomplete);
+    out
+}
+
+/// A measurement in a line, as it ends.
+pub fn line(outcome: &Outcome) -> String {
+    let (record, measured) = (&outcome.record, &outcome.measurement);
+    let ms = |quantile| number(measured.latency.quantile(quantile).map(|micros| micros / 1e3), 1, "");
+    let mut line = format!("{}: {}: p50 {}, p99 {} ms", record.profile, outcome.case, ms(0.5), ms(0.99));
+    if outcome.case.flood != Flood::None {
+        let _ = write!(line, ", BELIEF {:.1} Mbit/s", record.belief_goodput_mbps);
     }
-    if !ran.failed.is_empty() {
-        let _ = writeln!(out, "left out, failed: {}", ran.failed.len());
-        for (case, error) in &ran.failed {
-            let _ = writeln!(out, "  {case}: {error}");
-        }
+    if measured.unfinished > 0 {
+        let _ = write!(line, ", {} unfinished", measured.unfinished);
     }
+    if !record.complete {
+        let _ = write!(line, ", incomplete: {}", record.failure.as_deref().unwrap_or("interrupted"));
+    }
+    line
+}
+
+/// What the table hasn't, how much of it, and why.
+fn left_out(plan: &Plan, ran: &Ran, incomplete: &[&Outcome]) -> String {
+    let mut out = String::new();
+    let mut list = |what: &str, count: usize, lines: Vec<String>| {
+        if count > 0 {
+            let _ = writeln!(out, "left out, {what}: {count}");
+            lines.iter().for_each(|line| out.extend(["  ", line, "\n"]));
+        }
+    };
+    let why = |outcome: &&Outcome| format!("{}: {}", outcome.case, outcome.record.failure.as_deref().unwrap_or("interrupted"));
+    list("incomplete", incomplete.len(), incomplete.iter().map(why).collect());
+    list("failed", ran.failed.len(), ran.failed.iter().map(|(case, error)| format!("{case}: {error}")).collect());
+    let rejected = if ran.red.is_empty() { 0 } else { plan.len() };
+    let begun = ran.outcomes.len() + ran.failed.len() + rejected;
+    list("interrupted before there was anything to tell", plan.len().saturating_sub(begun), Vec::new());
     out
 }
 

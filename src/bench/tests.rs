@@ -111,6 +111,8 @@ fn an_interruption_keeps_what_was_measured_and_says_so() {
     let ran = on_loopback(&plan, &stop, each).unwrap();
     assert_eq!((begun, ran.outcomes.len()), (1, 1), "no other case begins");
     assert!(!ran.outcomes[0].record.complete && !ran.is_whole(&plan));
+    assert_eq!(ran.outcomes[0].record.status, Status::Incomplete);
+    assert!(report::line(&ran.outcomes[0]).contains("incomplete: interrupted"));
     let table = report::table(&plan, &Loopback::new(), &ran);
     assert!(table.contains("interrupted") && !table.contains("QUERY"), "no table of nothing: {table}");
 }
@@ -296,10 +298,14 @@ fn a_red_check_leaves_a_profile_out_of_every_table_and_a_failed_case_holds_up_no
     let (good, red, failing) = (Told::new("good"), Told { red: true, ..Told::new("red") }, Told { fails: true, ..Told::new("failing") });
     let labs: [&dyn Lab; 3] = [&good, &red, &failing];
     for jobs in [1, 4] {
-        let mut ends = Vec::new();
+        let (mut ends, mut unmeasured) = (Vec::new(), Vec::new());
         let each = |event: Event<'_>| {
-            if let Event::Over(lab, ran) = event {
-                ends.push((lab.profile().to_owned(), report::table(&plan, lab, ran)));
+            match event {
+                Event::Over(lab, ran) => ends.push((lab.profile().to_owned(), report::table(&plan, lab, ran))),
+                Event::Failed(_, _, record) | Event::Rejected(_, record) => {
+                    unmeasured.push(serde_json::from_str::<serde_json::Value>(&record.to_json().unwrap()).unwrap());
+                }
+                _ => {}
             }
             Ok(())
         };
@@ -316,7 +322,21 @@ fn a_red_check_leaves_a_profile_out_of_every_table_and_a_failed_case_holds_up_no
         let rows = |table: &str| table.lines().filter(|line| line.starts_with("tcp ") || line.starts_with("quic ")).count();
         assert_eq!(ends.iter().map(|(_, table)| rows(table)).collect::<Vec<_>>(), [2, 0, 2]);
         assert!(ends[0].1.contains("51.0") && ends[0].1.contains("50.0%"), "{}", ends[0].1);
-        assert!(ends[1].1.contains("measured 3") && ends[2].1.contains("it fell over"));
+        assert!(ends[1].1.contains("measured 3") && ends[1].1.contains("left out, rejected: 6"), "{}", ends[1].1);
+        assert!(ends[2].1.contains("it fell over") && ends[2].1.contains("left out, failed: 2"), "{}", ends[2].1);
+
+        // What isn't measured stands in the records, with its reason.
+        let of = |profile: &str, status: &str, why: &str| {
+            let is = |record: &&serde_json::Value| {
+                record["profile"] == profile && record["status"] == status && record["failure"].as_str().unwrap().contains(why)
+            };
+            unmeasured.iter().filter(is).count()
+        };
+        assert_eq!((of("red", "rejected", "measured 3"), of("failing", "failed", "it fell over"), unmeasured.len()), (6, 2, 8));
+        assert!(unmeasured.iter().all(|record| record["complete"] == false && record["transport"].is_string() && record["seed"].is_u64()));
+        let shown: Vec<(&dyn Lab, &Ran)> = labs.iter().copied().zip(&ran).collect();
+        let page = page::page(&plan, &shown, "peerlane bench").unwrap();
+        assert!(page.contains("left out, rejected: 6") && page.contains("left out, failed: 2"));
     }
     let most = good.at_once.1.load(std::sync::atomic::Ordering::SeqCst);
     assert!((2..=4).contains(&most), "{most} at once");

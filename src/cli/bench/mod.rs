@@ -68,7 +68,7 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
         // A page that can't be written is known before hours of measuring.
         File::create(path).map_err(|source| BenchError::File { path: path.clone(), source })?;
     }
-    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let mut records = Records::create(args.json.as_deref())?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
     let progress = Progress::new(plan.len() * labs.len());
@@ -77,24 +77,21 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
     if args.no_check {
         how = how.unchecked();
     }
-    let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
     let ran = bench::run(&plan, &labs, how, &stop, |event| match event {
         Event::Checks(lab) => progress.say(format!("profile {}: the lab's check", lab.profile())),
         Event::Begins(lab, case) => progress.say(format!("profile {}: {case}", lab.profile())),
         Event::Measured(_, outcome) => {
-            progress.over();
             let log = &outcome.measurement.log;
             progress.suspended(|| write!(io::stderr(), "{log}"))?;
-            records.as_mut().map_or(Ok(()), |records| records.write(outcome))
+            progress.over(&bench::report::line(outcome));
+            records.line(outcome.record.to_json())
         }
-        Event::Failed(..) => {
-            progress.over();
-            Ok(())
+        Event::Failed(lab, case, record) => {
+            progress.over(&format!("{}: {case}: failed: {}", lab.profile(), record.failure));
+            records.line(record.to_json())
         }
-        Event::Over(lab, ran) => {
-            let table = bench::report::table(&plan, lab, ran);
-            progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })
-        }
+        Event::Rejected(_, record) => records.line(record.to_json()),
+        Event::Over(lab, ran) => progress.suspended(|| records.table(&bench::report::table(&plan, lab, ran))),
         _ => Ok(()),
     })?;
     if let Some(path) = &args.html {
@@ -125,26 +122,28 @@ fn measure_connect(args: &Args, log: &str) -> Result<Ended, BenchError> {
     plan.dials = args.dials.unwrap_or(plan.dials);
     plan.runs = args.runs.unwrap_or(plan.runs);
     let labs = args.labs(log)?;
-    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let mut records = Records::create(args.json.as_deref())?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
     let progress = Progress::new(labs.len() * plan.variants.len() * plan.runs as usize);
     for lab in &labs {
-        let measured = connect(&plan, lab.as_ref(), &stop, |_, connected, of_both| {
-            progress.over();
+        let mut measured = Vec::new();
+        let result = connect(&plan, lab.as_ref(), &stop, |case, connected, of_both| {
             progress.suspended(|| write!(io::stderr(), "{}", connected.log))?;
-            let Some(records) = &mut records else { return Ok(()) };
-            of_both
-                .iter()
-                .try_for_each(|record| records.line(&serde_json::to_string(record).map_err(|error| BenchError::Output(error.into()))?))
+            let p50 = of_both.each_ref().map(|record| record.p50_us.map_or_else(|| "-".to_owned(), |us| format!("{:.1}", us / 1e3)));
+            let [first, resumed] = p50;
+            progress.over(&format!("{}: {}, run {}: p50 {first} ms, resumed {resumed} ms", lab.profile(), case.variant, case.run));
+            measured.push((case.clone(), connected.clone()));
+            of_both.iter().try_for_each(|record| records.line(serde_json::to_string(record).map_err(io::Error::from)))
         });
-        let measured = match measured {
+        if !measured.is_empty() {
+            progress.suspended(|| records.table(&table(&plan, lab.as_ref(), &measured)))?;
+        }
+        match result {
             Err(BenchError::Interrupted) => return Ok(Ended::Interrupted),
-            measured => measured?,
-        };
-        let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
-        let table = table(&plan, lab.as_ref(), &measured);
-        progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
     }
     Ok(Ended::Whole)
 }
@@ -163,22 +162,20 @@ fn measure_cost(args: &Args) -> Result<Ended, BenchError> {
     plan.peers = args.peers.unwrap_or(plan.peers);
     plan.runs = args.runs.unwrap_or(plan.runs);
     plan.belief_bytes = args.belief_bytes;
-    let mut records = args.json.as_deref().map(Records::create).transpose()?;
+    let mut records = Records::create(args.json.as_deref())?;
     let stop = CancellationToken::new();
     let _interrupts = Interrupts::watch(&stop);
     let progress = Progress::new(plan.variants.len() * plan.runs as usize);
     let mut measured = Vec::new();
     let result = cost(&plan, &stop, |record| {
-        progress.over();
-        if let Some(records) = &mut records {
-            records.line(&serde_json::to_string(&record).map_err(|error| BenchError::Output(error.into()))?)?;
-        }
+        progress.over(&format!("{}, run {}", record.transport, record.run));
+        records.line(serde_json::to_string(&record).map_err(io::Error::from))?;
         measured.push(record);
         Ok(())
     });
-    let to_stderr = records.as_ref().is_some_and(|records| records.to_stdout);
-    let table = if measured.is_empty() { String::new() } else { table(&plan, &measured) };
-    progress.suspended(|| if to_stderr { write!(io::stderr(), "{table}") } else { write!(io::stdout(), "{table}") })?;
+    if !measured.is_empty() {
+        progress.suspended(|| records.table(&table(&plan, &measured)))?;
+    }
     match result {
         Ok(()) => Ok(Ended::Whole),
         Err(BenchError::Interrupted) => Ok(Ended::Interrupted),
