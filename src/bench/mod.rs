@@ -43,6 +43,7 @@ mod record;
 mod recovery;
 pub mod report;
 mod runner;
+mod saved;
 #[cfg(test)]
 mod tests;
 mod variant;
@@ -59,4 +60,5 @@ pub use plan::{Case, Kind, Plan, Rival, Workload};
 pub use record::{Record, Status, Unmeasured};
 pub use recovery::{Recovery, Series, Slot};
 pub use runner::{Event, How, Outcome, Ran, run};
+pub use saved::Saved;
 pub use variant::Variant;

@@ -46,6 +46,8 @@ fn every_scheduled_query_counts_and_the_flood_arrives() {
         {
             assert!(!json[field].is_null(), "{field}: {line}");
         }
+        let versions = [&json["rustc"], &json["dependencies"]].map(|said| said.as_str().unwrap_or_default().to_owned());
+        assert!(versions[0].contains("rustc") && versions[1].contains("quinn ") && versions[1].contains("rustls "), "{line}");
         for end in ["client", "server"] {
             assert!(json[end]["congestion_control"].is_string() && json[end]["send_buffer_bytes"].is_u64(), "{line}");
             assert!(json[end]["queue_max_us"].is_f64(), "{line}");

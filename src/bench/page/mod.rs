@@ -1,9 +1,11 @@
 //! Measurements as one self-contained HTML page: tables, plots, environment, and the command that repeats it.
 
+mod headline;
 mod plot;
 
 use std::fmt::Write;
 
+pub use headline::headline;
 use plot::{Axis, Line, Marks, plot};
 
 use super::{
@@ -27,10 +29,11 @@ pub fn page(plan: &Plan, ran: &[(&dyn Lab, &Ran)], command: &str) -> Result<Stri
         let here = &record.environment;
         let _ = writeln!(
             out,
-            "<p>peerlane {} ({} build, {}), kernel {}, {}, {} processors, load {}; {}.</p>",
+            "<p>peerlane {} ({} build, {}; {}), kernel {}, {}, {} processors, load {}; {}.</p>",
             text(here.peerlane),
             here.build,
             text(here.rustc.unwrap_or("compiler unknown")),
+            text(here.dependencies.unwrap_or("dependencies unknown")),
             text(here.kernel.as_deref().unwrap_or("unknown")),
             text(&here.platform),
             here.cpus,

@@ -56,6 +56,7 @@ Examples:
   peerlane bench --lab virtual --workload transact --profile wan-loss1 --transport tcp,quic
   peerlane bench --lab virtual --workload propagate --profile wan --transport tcp,quic --flood none,full
   peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
+  peerlane bench --from a.jsonl,b.jsonl --plot p99.svg                a plot of what was measured before
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
 Columns: latencies in ms; BELIEF's goodput, and the rival's, in Mbit/s and as a share of the profile's rate (headers cap it
@@ -126,6 +127,14 @@ pub(in crate::cli) struct Args {
     /// Write a page with tables and plots, the environment, and the command that repeats it.
     #[arg(long, value_name = "FILE")]
     pub(super) html: Option<PathBuf>,
+    /// Write a small SVG: QUERY's p99 under a full flood, profile by profile, quic beside TCP (tcp, tcp-per-class-bbr,
+    /// tcp-per-class-bbr-copies, tcp-fifo); the runs' medians, and a line from the least to the greatest.
+    #[arg(long, value_name = "FILE")]
+    pub(super) plot: Option<PathBuf>,
+    /// Measure nothing: plot these records, written by --json. --profile names the profiles, in their order [default: all with two
+    /// transports at least].
+    #[arg(long, value_name = "FILE", value_delimiter = ',', requires = "plot")]
+    pub(super) from: Vec<PathBuf>,
     /// Labs at once, virtual ones alone: they don't disturb each other's clock. Each takes a processor and up to 512 MiB.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(super) jobs: u16,
@@ -195,7 +204,9 @@ impl Args {
     /// An option was named that the workload has no use for.
     pub(super) fn refuse_what_is_idle(&self) -> Result<(), BenchError> {
         let (cost, connect) = (self.workload == WorkloadName::Cost, self.workload == WorkloadName::Connect);
-        let load = !cost && !connect;
+        let measures = self.from.is_empty();
+        let load = !cost && !connect && measures;
+        let query = !matches!(self.workload, WorkloadName::Transact | WorkloadName::Propagate);
         let idle = [
             ("--flood", !self.flood.is_empty(), load),
             ("--rival", !self.rival.is_empty(), load),
@@ -203,13 +214,17 @@ impl Args {
             ("--duration", self.duration.is_some(), load),
             ("--warm-up", self.warm_up.is_some(), load),
             ("--html", self.html.is_some(), load),
+            ("--plot", self.plot.is_some(), (load || !measures) && query),
+            ("--json", self.json.is_some(), measures),
+            ("--runs", self.runs.is_some(), measures),
+            ("--quick", self.quick, measures),
             ("--peers", self.peers.is_some(), cost),
             ("--dials", self.dials.is_some(), connect),
         ];
         match idle.iter().find(|(_, named, useful)| *named && !useful) {
-            Some((option, ..)) => {
-                Err(BenchError::Plan { what: format!("{option} means nothing to this workload; see `peerlane bench --help`") })
-            }
+            Some((option, ..)) => Err(BenchError::Plan {
+                what: format!("{option} means nothing to this workload, or beside --from; see `peerlane bench --help`"),
+            }),
             None => Ok(()),
         }
     }
@@ -333,10 +348,21 @@ mod tests {
             "--workload connect --rate 5",
             "--peers 7",
             "--workload bulk --dials 1",
+            "--workload cost --plot x",
+            "--workload transact --plot x",
+            "--from a --plot x --json y",
+            "--from a --plot x --flood none",
         ] {
             assert!(matches!(args(idle).unwrap().refuse_what_is_idle(), Err(BenchError::Plan { .. })), "{idle}");
         }
-        for used in ["--workload cost --peers 7", "--workload connect --dials 7", "--rate 5 --html x", "--workload bulk --duration 1s"] {
+        for used in [
+            "--from a,b --plot x --profile wan",
+            "--plot x",
+            "--workload cost --peers 7",
+            "--workload connect --dials 7",
+            "--rate 5 --html x",
+            "--workload bulk --duration 1s",
+        ] {
             args(used).unwrap().refuse_what_is_idle().unwrap();
         }
     }
@@ -358,7 +384,7 @@ mod tests {
         }
         let plan = args("--duration 1500ms --warm-up 2m").unwrap().plan();
         assert_eq!((plan.workload.duration, plan.workload.warm_up), (Duration::from_millis(1500), Duration::from_secs(120)));
-        for wrong in ["--duration 5h", "--duration -1s", "--transport TCP", "--jobs 0", "--flood full,", "--rival tcp"] {
+        for wrong in ["--duration 5h", "--duration -1s", "--transport TCP", "--jobs 0", "--flood full,", "--rival tcp", "--from a"] {
             assert!(args(wrong).is_err(), "{wrong}");
         }
     }

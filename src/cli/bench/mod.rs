@@ -7,6 +7,7 @@ mod values;
 use std::{
     fs::File,
     io::{self, Write},
+    path::Path,
     time::Duration,
 };
 
@@ -17,7 +18,7 @@ use args::{AFTER_EVENTS, LabName, WorkloadName, deduplicated};
 use output::{Interrupts, Progress, Records};
 
 use super::CliError;
-use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Plan, Rival, Variant, Workload};
+use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Plan, Rival, Saved, Variant, Workload};
 
 /// Runs it. Blocks; call it on a thread that isn't a runtime's.
 ///
@@ -31,6 +32,9 @@ pub(super) fn run(args: &Args, log: &str) -> Result<(), CliError> {
         _ => {}
     }
     args.refuse_what_is_idle()?;
+    if !args.from.is_empty() {
+        return Ok(plot_saved(args)?);
+    }
     let ended = match args.workload {
         WorkloadName::Cost => measure_cost(args)?,
         WorkloadName::Connect => measure_connect(args, log)?,
@@ -64,7 +68,7 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
         plan.workload.duration = plan.workload.duration.max(needed);
         plan.check()?;
     }
-    if let Some(path) = &args.html {
+    for path in args.html.iter().chain(&args.plot) {
         // A page that can't be written is known before hours of measuring.
         File::create(path).map_err(|source| BenchError::File { path: path.clone(), source })?;
     }
@@ -97,13 +101,35 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
     if let Some(path) = &args.html {
         let pairs: Vec<_> = labs.iter().copied().zip(&ran).collect();
         let page = bench::page::page(&plan, &pairs, &command())?;
-        std::fs::write(path, page).map_err(|source| BenchError::File { path: path.clone(), source })?;
+        write_file(path, &page)?;
+    }
+    if let Some(path) = &args.plot {
+        let saved: Vec<_> = ran.iter().flat_map(|ran| &ran.outcomes).filter_map(Saved::of).collect();
+        // Without anything to plot what was measured is no less.
+        match bench::page::headline(&saved, &args.profile) {
+            Ok(plot) => write_file(path, &plot)?,
+            Err(error) => progress.suspended(|| writeln!(io::stderr(), "no plot: {error}"))?,
+        }
     }
     Ok(match ran.iter().all(|ran| ran.is_whole(&plan)) {
         true => Ended::Whole,
         false if stop.is_cancelled() => Ended::Interrupted,
         false => Ended::Incomplete,
     })
+}
+
+fn write_file(path: &Path, text: &str) -> Result<(), BenchError> {
+    std::fs::write(path, text).map_err(|source| BenchError::File { path: path.to_owned(), source })
+}
+
+/// Plots records that were written before.
+fn plot_saved(args: &Args) -> Result<(), BenchError> {
+    let mut saved = Vec::new();
+    for path in &args.from {
+        saved.extend(Saved::read(path)?);
+    }
+    let plot = bench::page::headline(&saved, &args.profile)?;
+    args.plot.as_deref().map_or(Ok(()), |path| write_file(path, &plot))
 }
 
 /// The command line that this is, without the program's directory.
