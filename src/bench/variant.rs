@@ -70,7 +70,11 @@ impl Variant {
             congestion: Some("bbr"),
             apart: true,
             copies: true,
-            ..Self::tcp("tcp-per-class-bbr-copies", "the same, and copies of QUERY and RESULT on a third one, as many as QUIC's", one)
+            ..Self::tcp(
+                "tcp-per-class-bbr-copies",
+                "the same, and a copy of each QUERY and RESULT on a third one, within the budget of QUIC's",
+                one,
+            )
         },
         Self {
             congestion: Some("cubic"),

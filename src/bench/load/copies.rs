@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::links::Lane;
 
 /// A copy leaves so long after its message: the first of QUIC's (2, 8 and 20 ms), which are made while there's no acknowledgement.
-/// An application over TCP sees none, so that it has one copy, always.
+/// An application over TCP sees none, so that it has one copy, always. QUERY's p99 on wan-loss1 and wan-burst (2 runs of 20 s, full
+/// flood): 63 and 115 ms with 0 ms, 63 and 102 with 2, 69 and 76 with 8.
 const AFTER: Duration = Duration::from_millis(2);
 
 /// One end's copies, counted.

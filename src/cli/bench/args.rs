@@ -54,13 +54,14 @@ Examples:
   peerlane bench --lab netem --profile ./my-path.toml                 real time; needs root or user namespaces
   peerlane bench --lab virtual --workload connect --profile wan,wan-loss1 --transport tcp,quic
   peerlane bench --lab virtual --workload transact --profile wan-loss1 --transport tcp,quic
-  peerlane bench --lab virtual --workload propagate --profile wan --transport tcp,quic --flood none,full
+  peerlane bench --lab virtual --workload propagate --profile wan --transport tcp,quic
   peerlane bench --workload cost --transport tcp,quic                 memory per idle peer, processor time per GB
   peerlane bench --from a.jsonl,b.jsonl --plot p99.svg                a plot of what was measured before
 
 The virtual lab's kernel comes from `netem/virtual build`, once; `netem/lab doctor` tells what this machine can do.
 Columns: latencies in ms; BELIEF's goodput, and the rival's, in Mbit/s and as a share of the profile's rate (headers cap it
-at about 95%); own loss: packets dropped beyond what the profile loses by itself.";
+at about 95%); own loss: packets dropped beyond what the profile loses by itself; offered, refused: of a flood at a rate,
+and what of it found no room to be sent.";
 
 /// Measure QUERY latency, idle and under a flood of BELIEFs, transport beside transport.
 ///
@@ -120,7 +121,8 @@ pub(in crate::cli) struct Args {
     /// Tasks that each end's runtime polls between two looks at its sockets and timers. tokio's own default is 61.
     #[arg(long, value_name = "POLLS", default_value_t = Loopback::default().event_interval, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(super) event_interval: u32,
-    /// Write one JSON object per measurement and line, as each ends; `-` is standard output, the table goes to standard
+    /// Write one JSON object per measurement and line, as each ends, and one for each case that failed, or was rejected with its
+    /// lab, with the reason; `-` is standard output, the table goes to standard
     /// error then.
     #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
