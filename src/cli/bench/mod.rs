@@ -18,7 +18,7 @@ use args::{AFTER_EVENTS, LabName, WorkloadName, deduplicated};
 use output::{Interrupts, Progress, Records};
 
 use super::CliError;
-use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Plan, Rival, Saved, Variant, Workload};
+use crate::bench::{self, BenchError, Event, Flood, How, Lab, Loopback, Plan, Ran, Rival, Saved, Variant, Workload};
 
 /// Runs it. Blocks; call it on a thread that isn't a runtime's.
 ///
@@ -98,24 +98,31 @@ fn measure(args: &Args, log: &str) -> Result<Ended, BenchError> {
         Event::Over(lab, ran) => progress.suspended(|| records.table(&bench::report::table(&plan, lab, ran))),
         _ => Ok(()),
     })?;
-    if let Some(path) = &args.html {
-        let pairs: Vec<_> = labs.iter().copied().zip(&ran).collect();
-        let page = bench::page::page(&plan, &pairs, &command())?;
-        write_file(path, &page)?;
-    }
-    if let Some(path) = &args.plot {
-        let saved: Vec<_> = ran.iter().flat_map(|ran| &ran.outcomes).filter_map(Saved::of).collect();
-        // Without anything to plot what was measured is no less.
-        match bench::page::headline(&saved, &args.profile) {
-            Ok(plot) => write_file(path, &plot)?,
-            Err(error) => progress.suspended(|| writeln!(io::stderr(), "no plot: {error}"))?,
-        }
-    }
+    write_pages(args, &plan, &labs, &ran)?;
     Ok(match ran.iter().all(|ran| ran.is_whole(&plan)) {
         true => Ended::Whole,
         false if stop.is_cancelled() => Ended::Interrupted,
         false => Ended::Incomplete,
     })
+}
+
+/// The page and the plot, of what was measured.
+fn write_pages(args: &Args, plan: &Plan, labs: &[&dyn Lab], ran: &[Ran]) -> Result<(), BenchError> {
+    if let Some(path) = &args.html {
+        let pairs: Vec<_> = labs.iter().copied().zip(ran).collect();
+        write_file(path, &bench::page::page(plan, &pairs, &command())?)?;
+    }
+    let Some(path) = &args.plot else { return Ok(()) };
+    let saved: Vec<_> = ran.iter().flat_map(|ran| &ran.outcomes).filter_map(Saved::of).collect();
+    let profiles: Vec<_> = labs.iter().map(|lab| lab.profile().to_owned()).collect();
+    match bench::page::headline(&saved, &profiles) {
+        Ok(plot) => write_file(path, &plot),
+        // What was measured is no less without it.
+        Err(error) => {
+            let _ = std::fs::remove_file(path);
+            writeln!(io::stderr(), "no plot: {error}").map_err(BenchError::Output)
+        }
+    }
 }
 
 fn write_file(path: &Path, text: &str) -> Result<(), BenchError> {
