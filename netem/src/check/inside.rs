@@ -70,14 +70,14 @@ pub fn check_here(lab: LabKind, plan: &Plan) -> Vec<Finding> {
     for (from, to, direction) in plan.paths() {
         let name = format!("{}->{}", from.name, to.name);
         let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
-        let measurement = Measurement { plan, path: Path { from, to }, to, direction, judge };
+        let measurement = Measurement { lab, plan, path: Path { from, to }, to, direction, judge };
         findings.extend(measurement.all());
     }
     if !profile.events().is_empty() {
         for (from, to, direction) in plan.paths().into_iter().take(2) {
             let name = format!("{}->{}", from.name, to.name);
             let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
-            findings.extend(schedule::measure(plan, &Path { from, to }, direction, &judge));
+            findings.extend(schedule::measure(lab, plan, &Path { from, to }, direction, &judge));
         }
     }
     findings
@@ -85,6 +85,7 @@ pub fn check_here(lab: LabKind, plan: &Plan) -> Vec<Finding> {
 
 /// One path's.
 struct Measurement<'a> {
+    lab: LabKind,
     plan: &'a Plan,
     path: Path<'a>,
     to: &'a Host,
@@ -156,7 +157,7 @@ impl Measurement<'_> {
 
     /// The bottleneck on the way.
     fn queue(&self) -> Result<QueueStats, String> {
-        let stats = read_stats(self.plan).map_err(|error| error.to_string())?;
+        let stats = read_stats(self.lab, self.plan).map_err(|error| error.to_string())?;
         let device = format!("to-{}", self.to.name);
         let mut bottlenecks: Vec<_> = stats
             .into_iter()

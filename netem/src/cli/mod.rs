@@ -83,7 +83,7 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         json: Option<String>,
     },
-    /// Make a lab that stands until `down` (netem only)
+    /// Make a lab that stands until `down` (netem or tun)
     Up {
         #[command(flatten)]
         network: Network,
