@@ -11,18 +11,18 @@
 //! * *Nothing is forgotten*: a query without an answer counts as the worst of its run.
 //! * *Warm-up is excluded*: handshake, slow start, the first allocations.
 //! * *Same work for all*: cases of one run share their schedule, to the nanosecond.
-//! * *Labs are checked*: an emulated network is measured against its profile first; a red one is in no table.
+//! * *Labs are checked*: an emulated network is measured against its profile first; a red one is in no table, nor is a run whose emulator was late.
 //! * *Comparators are honest*: each is the best version of itself, and a congestion control that isn't in force voids the
 //!   measurement instead of being replaced.
 //! * A record names the congestion control and the socket buffers of both ends, as read back, and the build.
 //!
 //! # Provided
-//! The loopback lab (real time, this machine's kernel, no impairment); the virtual and the netem lab, with any profile of
+//! The loopback lab (real time, this machine's kernel, no impairment); the virtual, the netem and the tun lab, with any profile of
 //! `netem/`; what a transport [costs](cost), and how soon it [connects](connect); the query workload with floods one way and both ways, alone or beside a kernel TCP
 //! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
-//! The workloads transact and propagate; the tun lab. Numbers of a debug build or,
+//! The workloads transact and propagate. Numbers of a debug build or,
 //! in real time, of a busy machine mean little; both are named in the record.
 
 pub mod connect;
@@ -48,7 +48,7 @@ pub use error::BenchError;
 #[cfg(target_os = "linux")]
 pub use lab::{Emulated, play_inside};
 pub use lab::{Lab, Loopback};
-pub use measurement::{Direction, End, Measurement, Network, Queue, Times};
+pub use measurement::{Direction, End, Lateness, Measurement, Network, Queue, Times};
 pub use plan::{Case, Flood, Plan, Rival, Workload};
 pub use record::Record;
 pub use recovery::{Recovery, Series, Slot};

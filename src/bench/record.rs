@@ -56,6 +56,9 @@ pub struct Record {
     pub seed: u64,
     /// `false`: interrupted, or the connection ended. Not for a table.
     pub complete: bool,
+    /// Why nothing of it may be believed, if that's so: the network's emulator was late. Not for a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
     /// How the connection ended, if it did by itself.
     pub failure: Option<String>,
     /// How late the generator was, median: the system's time to wake a sleeping thread. It's part of the latencies.
@@ -124,6 +127,7 @@ impl Record {
             run: case.run,
             seed: case.seed,
             complete: measured.complete,
+            rejected: measured.network.as_ref().and_then(|network| network.rejected.clone()),
             failure: measured.failure.clone(),
             lateness_p50_us: measured.lateness.quantile(0.5),
             lateness_p99_us: measured.lateness.quantile(0.99),
@@ -142,6 +146,11 @@ impl Record {
             series: measured.series.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }
+    }
+
+    /// Whether it's for a table: measured to its end, in a network that was in time.
+    pub fn is_sound(&self) -> bool {
+        self.complete && self.rejected.is_none()
     }
 
     /// As one line of JSON, without its end.

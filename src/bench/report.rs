@@ -71,10 +71,11 @@ impl Row {
 }
 
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
-/// idle. Tells what is left out because it's incomplete, because it failed, or because the lab's check is red. Nothing
+/// idle. Tells what is left out because it's incomplete, because it failed, because the lab was late, or because the lab's check is red. Nothing
 /// measured is nothing printed.
 pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
-    let (complete, incomplete): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.complete);
+    let (complete, rest): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.is_sound());
+    let (late, incomplete): (Vec<_>, Vec<_>) = rest.into_iter().partition(|outcome| outcome.record.rejected.is_some());
     let mut out = String::new();
     if !ran.red.is_empty() {
         let _ = writeln!(out, "left out: profile {} in lab {}, which doesn't do as its profile says:", lab.profile(), lab.name());
@@ -89,6 +90,12 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
             out += "after the path's scheduled events, the worst of all runs in ms: the oldest waiting QUERY, and all of them, answered; \
                     BELIEF at 90% of what it was\n";
             out += &back.to_string();
+        }
+    }
+    if !late.is_empty() {
+        let _ = writeln!(out, "left out, the emulator was late: {}", late.len());
+        for outcome in late {
+            let _ = writeln!(out, "  {}: {}", outcome.case, outcome.record.rejected.as_deref().unwrap_or_default());
         }
     }
     if !incomplete.is_empty() {
@@ -129,7 +136,7 @@ pub(super) type Pooled = ((Variant, Flood, Rival), Row);
 
 /// All complete measurements in one lab, pooled over runs.
 pub(super) fn complete(plan: &Plan, ran: &Ran) -> Vec<Pooled> {
-    pooled(plan, &ran.outcomes.iter().filter(|outcome| outcome.record.complete).collect::<Vec<_>>())
+    pooled(plan, &ran.outcomes.iter().filter(|outcome| outcome.record.is_sound()).collect::<Vec<_>>())
 }
 
 fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {

@@ -13,6 +13,7 @@
 mod flow;
 mod inside;
 mod judge;
+mod measure;
 mod patterns;
 mod probe;
 mod schedule;
@@ -20,6 +21,7 @@ mod summary;
 
 use std::fs;
 
+use peerlane_tun::Lateness;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::{LabError, LabKind, Run};
@@ -27,6 +29,7 @@ use crate::plan::Topology;
 use crate::profile::Profile;
 
 pub use inside::check_here;
+pub use measure::{Measured, Way, measure};
 pub(crate) use inside::start as probe;
 
 /// One thing that was measured against the profile.
@@ -59,12 +62,18 @@ pub struct Report {
     pub wall_seconds: f64,
     /// The findings.
     pub findings: Vec<Finding>,
+    /// How late the tun lab's emulator was.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lateness: Option<Lateness>,
+    /// The emulator was late, and why that's too late: the findings prove nothing, either way.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rejected: Option<String>,
 }
 
 impl Report {
-    /// Whether everything is as the profile says.
+    /// Whether everything is as the profile says, and was measured in time.
     pub fn ok(&self) -> bool {
-        !self.findings.is_empty() && self.findings.iter().all(|finding| finding.ok)
+        self.rejected.is_none() && !self.findings.is_empty() && self.findings.iter().all(|finding| finding.ok)
     }
 }
 
@@ -103,8 +112,10 @@ pub fn check(
         lab,
         profile: claimed.name().to_owned(),
         topology: topology.to_string(),
+        rejected: outcome.rejection(),
         kernel: outcome.kernel,
         wall_seconds: outcome.wall_seconds,
         findings,
+        lateness: outcome.lateness,
     })
 }

@@ -9,7 +9,7 @@ use peerlane_netem::profile::Profile;
 use peerlane_netem::{LabError, LabKind, Outcome, Run, Standing, best, clean_up, doctor};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Machine, Network, Verb, check};
+use super::{Machine, Network, Verb, calibrate, check};
 
 /// Why it ends, and with which exit code.
 pub(super) struct Failure {
@@ -65,6 +65,9 @@ pub(super) fn run(verb: Verb) -> Result<u8, Failure> {
             }
             let lab = lab.map_or_else(best, Ok)?;
             check::run(&check::Request { lab, profiles: profile, topology: shape.topology, lie, json, machine })
+        }
+        Verb::Calibrate { profile, bench, duration, out, machine } => {
+            calibrate::run(&calibrate::Request { profiles: profile, bench, duration, out, machine })
         }
         Verb::Up { network } => up(&network),
         Verb::Exec { host, command } => exec(&host, &command),
