@@ -165,7 +165,8 @@ fn a_killed_lab_leaves_nothing() {
     if !is_here() {
         return;
     }
-    for arguments in [&["run", "--lab", "tun", "--profile", "wan", "--", "sleep", "1000"][..], &["up", "--lab", "tun", "--profile", "wan"]] {
+    for arguments in [&["run", "--lab", "tun", "--profile", "wan", "--", "sleep", "1000"][..], &["up", "--lab", "tun", "--profile", "wan"]]
+    {
         let place = tempfile::tempdir().unwrap();
         let mark = place.path().display().to_string();
         let mut child =

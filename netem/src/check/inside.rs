@@ -25,7 +25,9 @@ pub(crate) fn start(words: &[OsString]) -> ExitCode {
     let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
     let done = match words.as_slice() {
         ["check", directory] => check(FilePath::new(directory)),
-        ["measure", directory] => order(FilePath::new(directory)).and_then(|(lab, plan)| measure::inside(FilePath::new(directory), lab, &plan)),
+        ["measure", directory] => {
+            order(FilePath::new(directory)).and_then(|(lab, plan)| measure::inside(FilePath::new(directory), lab, &plan))
+        }
         ["send", to, groups, group, size, interval] => match (groups.parse(), group.parse(), size.parse(), interval.parse()) {
             (Ok(groups), Ok(group), Ok(size), Ok(interval)) => {
                 probe::send(to, groups, group, size, Duration::from_nanos(interval)).map_err(|error| error.to_string())

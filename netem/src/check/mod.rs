@@ -29,8 +29,8 @@ use crate::plan::Topology;
 use crate::profile::Profile;
 
 pub use inside::check_here;
-pub use measure::{Measured, Way, measure};
 pub(crate) use inside::start as probe;
+pub use measure::{Measured, Way, measure};
 
 /// One thing that was measured against the profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

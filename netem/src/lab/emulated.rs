@@ -90,7 +90,11 @@ enum Question {
     Lateness,
     /// A way out, by its number in the plan, is to be as the profile has it at a time of the schedule; if its delay
     /// wanders, with this one. Nanoseconds.
-    Set { egress: usize, time: u64, delay: Option<u64> },
+    Set {
+        egress: usize,
+        time: u64,
+        delay: Option<u64>,
+    },
 }
 
 /// The emulator, from another process in the lab's root namespace.
@@ -261,21 +265,20 @@ mod tests {
         let jitter = Some(Jitter { spread: Duration::from_millis(5), distribution: peerlane_tun::Distribution::Uniform });
         assert_eq!(shapes("wan-jitter")[0], Shape { jitter, ..wan });
         // Backward and forward, each at its bottleneck.
-        assert_eq!(shapes("satellite").iter().map(|shape| (shape.rate, shape.limit)).collect::<Vec<_>>(), [
-            (Some(5_000_000), 375),
-            (Some(20_000_000), 1500)
-        ]);
+        assert_eq!(
+            shapes("satellite").iter().map(|shape| (shape.rate, shape.limit)).collect::<Vec<_>>(),
+            [(Some(5_000_000), 375), (Some(20_000_000), 1500)]
+        );
     }
 
     #[test]
     fn jitter_that_mixes_the_order_is_a_stage_without_a_rate() {
         let shapes = shapes("wan-reorder");
-        let stages: Vec<_> = shapes.iter().map(|shape| (shape.rate, shape.delay.as_millis(), shape.jitter.is_some(), shape.limit)).collect();
-        assert_eq!(stages, [
-            (Some(50_000_000), 0, false, 209),
-            (Some(50_000_000), 0, false, 209),
-            (None, 25, true, 1376),
-            (None, 25, true, 1376)
-        ]);
+        let stages: Vec<_> =
+            shapes.iter().map(|shape| (shape.rate, shape.delay.as_millis(), shape.jitter.is_some(), shape.limit)).collect();
+        assert_eq!(
+            stages,
+            [(Some(50_000_000), 0, false, 209), (Some(50_000_000), 0, false, 209), (None, 25, true, 1376), (None, 25, true, 1376)]
+        );
     }
 }

@@ -12,11 +12,11 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::process::setpriority_process;
 use rustix::thread::{gettid, set_current_timer_slack};
 
+use crate::Shape;
 use crate::device::{Device, MTU};
 use crate::lateness::{Lateness, Watch};
 use crate::link::Counters;
 use crate::network::Network;
-use crate::Shape;
 
 /// How long before something is due it stops sleeping: what the kernel takes to wake it.
 const SPIN: Duration = Duration::from_micros(20);

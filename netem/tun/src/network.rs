@@ -3,9 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use crate::Shape;
 use crate::link::{Counters, Link, Packet};
 use crate::random::Random;
-use crate::Shape;
 
 /// Bytes of an Ethernet header, which a TUN device hasn't and netem's rate counts.
 const ETHERNET: usize = 14;

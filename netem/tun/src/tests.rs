@@ -111,7 +111,8 @@ fn losses_are_as_many_as_said_and_in_bursts_as_long() {
     let bursts = Loss::Bursts { enter: 0.002, leave: 0.2, bad: 1.0, good: 0.0 };
     let mut link = Link::new(Shape { loss: bursts, ..wan() }, 7);
     let lost = missing(&through(&mut link, spaced(300_000)), 300_000);
-    let runs = lost.iter().zip(std::iter::once(&u32::MAX).chain(&lost)).filter(|(number, before)| **number != before.wrapping_add(1)).count();
+    let runs =
+        lost.iter().zip(std::iter::once(&u32::MAX).chain(&lost)).filter(|(number, before)| **number != before.wrapping_add(1)).count();
     let (share, run) = (lost.len() as f64 / 3e5, lost.len() as f64 / runs as f64);
     assert!((share - 0.0099).abs() < 0.002 && (run - 5.0).abs() < 0.6, "{share} {run}");
 }
