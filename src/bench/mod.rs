@@ -11,19 +11,20 @@
 //! * *Nothing is forgotten*: a query without an answer counts as the worst of its run.
 //! * *Warm-up is excluded*: handshake, slow start, the first allocations.
 //! * *Same work for all*: cases of one run share their schedule, to the nanosecond.
-//! * *Labs are checked*: an emulated network is measured against its profile first; a red one is in no table, nor is a run whose emulator was late.
+//! * *Labs are checked*: an emulated network is measured against its profile first; a red one is in no table, nor is a run
+//!   whose emulator was late.
 //! * *Comparators are honest*: each is the best version of itself, and a congestion control that isn't in force voids the
 //!   measurement instead of being replaced.
 //! * A record names the congestion control and the socket buffers of both ends, as read back, and the build.
 //!
 //! # Provided
-//! The loopback lab (real time, this machine's kernel, no impairment); the virtual, the netem and the tun lab, with any profile of
-//! `netem/`; what a transport [costs](cost), and how soon it [connects](connect); the query workload with floods one way and both ways, alone or beside a kernel TCP
+//! The loopback lab (real time, this machine's kernel, no impairment); the virtual, the netem and the tun lab, with any
+//! profile of `netem/`; what a transport [costs](cost), and how soon it [connects](connect); the query workload with floods one way and both ways, alone or beside a kernel TCP
 //! flow; where the path has a schedule, a [`Series`] and how soon all was well again.
 //!
 //! # Not provided
-//! The workloads transact and propagate. Numbers of a debug build or,
-//! in real time, of a busy machine mean little; both are named in the record.
+//! The workloads transact and propagate. Numbers of a debug build or, in real time, of a busy machine mean little; both are
+//! named in the record.
 
 pub mod connect;
 #[cfg(target_os = "linux")]

@@ -232,6 +232,10 @@ fn network_lines(out: &mut String, row: &Row) {
 
 fn bench_lines(out: &mut String, row: &Row) {
     let name = row.profile.name();
+    if let [Err(why), Err(_)] = &row.benches {
+        let _ = writeln!(out, "| {name} | | {why} | | |");
+        return;
+    }
     for transport in TRANSPORTS.split(',') {
         let cell = |of: fn(&Record) -> Option<f64>, digits: usize| {
             let one = |bench: &Result<Vec<Record>, String>| match bench {
