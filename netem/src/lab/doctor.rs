@@ -45,9 +45,6 @@ pub fn best() -> Result<LabKind, LabError> {
 
 fn diagnose(lab: LabKind) -> Diagnosis {
     let sick = |reason: String, remedy: String| Diagnosis { lab, trouble: Some((reason, remedy)), with: String::new() };
-    if lab == LabKind::Tun && !Path::new("/dev/net/tun").exists() {
-        return sick("there's no /dev/net/tun".to_owned(), "modprobe tun; in a container: --device /dev/net/tun".to_owned());
-    }
     let needed = if lab == LabKind::Virtual { PROGRAMS.get(..3).unwrap_or_default() } else { &PROGRAMS };
     let missing: Vec<_> = needed.iter().filter(|(program, _)| !is_installed(program)).collect();
     if !missing.is_empty() {
@@ -61,9 +58,6 @@ fn diagnose(lab: LabKind) -> Diagnosis {
         Err(LabError::Unavailable { reason, remedy, .. }) => sick(reason, remedy),
         Err(LabError::Setup { what, .. }) if what.contains("qdisc kind is unknown") => {
             sick("this kernel has no netem".to_owned(), "modprobe sch_netem, or a kernel with CONFIG_NET_SCH_NETEM; or --lab virtual".to_owned())
-        }
-        Err(LabError::Setup { what, .. }) if lab == LabKind::Tun && what.contains("/dev/net/tun") => {
-            sick(what, "run it as root, or permit it to this user: chmod 666 /dev/net/tun; in a container: --device /dev/net/tun".to_owned())
         }
         Err(LabError::Died { status, .. }) if lab != LabKind::Virtual => sick(
             format!("namespaces of its own are refused ({status})"),

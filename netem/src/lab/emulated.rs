@@ -16,6 +16,7 @@ use peerlane_tun::{Counters, Device, Emulator, Jitter, Lateness, Loss, Network, 
 use serde::{Deserialize, Serialize};
 
 use super::session::run;
+use super::{LabError, LabKind};
 use crate::plan::{Plan, Stage};
 use crate::profile::{self, Distribution, State};
 use crate::stats::QueueStats;
@@ -23,6 +24,18 @@ use crate::stats::QueueStats;
 const SOCKET: &[u8] = b"peerlane-tun";
 /// Where `ip netns` keeps namespaces.
 const NAMESPACES: &str = "/run/netns";
+
+/// The kernel's TUN devices, as an error names them.
+const TUN: &str = "/dev/net/tun";
+const REMEDY: &str = "modprobe tun if it isn't there; run it as root, or permit it to this user: chmod 666 /dev/net/tun; in a container: --device /dev/net/tun; or --lab virtual";
+
+/// Why a lab couldn't be built, said by its inner end: without TUN devices this machine can't have it.
+pub(super) fn blame(lab: LabKind, what: String) -> LabError {
+    match what.find(TUN).and_then(|at| what.get(at..)).filter(|_| lab == LabKind::Tun) {
+        Some(reason) => LabError::Unavailable { lab, reason: reason.to_owned(), remedy: REMEDY.to_owned() },
+        None => LabError::Setup { lab, what },
+    }
+}
 
 /// A network that stands as long as this.
 pub(super) struct Emulated {

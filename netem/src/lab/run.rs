@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::agent::MARK;
 use super::directory::JobDirectory;
 use super::job::{Job, Outcome};
-use super::{LabError, LabKind, machine, namespaces};
+use super::{LabError, LabKind, emulated, machine, namespaces};
 use crate::plan::{Plan, Topology};
 use crate::profile::Profile;
 
@@ -258,7 +258,7 @@ impl Run {
 
     fn outcome(&self, directory: &Path, status: ExitStatus) -> Result<Outcome, LabError> {
         match Outcome::read(directory) {
-            Ok(Outcome { error: Some(what), .. }) => Err(LabError::Setup { lab: self.lab, what }),
+            Ok(Outcome { error: Some(what), .. }) => Err(emulated::blame(self.lab, what)),
             Ok(outcome) => Ok(outcome),
             Err(_) => {
                 let log = fs::read(directory.join(LOG)).unwrap_or_default();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::agent::MARK;
 use super::job::{self, Job, Outcome};
-use super::{LabError, LabKind, directory, namespaces};
+use super::{LabError, LabKind, directory, emulated, namespaces};
 use crate::plan::{Plan, Topology};
 use crate::profile::Profile;
 
@@ -88,7 +88,7 @@ impl Standing {
                 let said = Outcome::read(&directory).ok().and_then(|outcome| outcome.error);
                 let what = said.unwrap_or_else(|| log.lines().last().unwrap_or("it left no word").to_owned());
                 clean_up();
-                return Err(LabError::Setup { lab, what });
+                return Err(emulated::blame(lab, what));
             }
             thread::sleep(Duration::from_millis(10));
         }

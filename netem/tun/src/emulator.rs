@@ -59,8 +59,8 @@ impl Emulator {
         let thread = thread::Builder::new().name("tun-emulator".into()).spawn(move || {
             let realtime = hurry();
             let start = Instant::now();
-            let empty = vec![Duration::ZERO; devices.len()];
-            let mut worker = Worker { devices, network, watch, start, empty, woken, received, refused: 0, oversized: 0, realtime };
+            let (empty, gone) = (vec![Duration::ZERO; devices.len()], vec![false; devices.len()]);
+            let mut worker = Worker { devices, network, watch, start, gone, empty, woken, received, refused: 0, oversized: 0, realtime };
             worker.run();
         })?;
         Ok(Self { orders, waker, thread: Some(thread) })
@@ -122,6 +122,8 @@ struct Worker {
     network: Network,
     watch: Watch,
     start: Instant,
+    /// Which devices are gone, with their namespaces: they'd be readable for ever.
+    gone: Vec<bool>,
     /// When each device was last known to have nothing to read.
     empty: Vec<Duration>,
     woken: OwnedFd,
@@ -156,8 +158,13 @@ impl Worker {
         let before = self.now();
         let sleep = self.network.next_due().map(|due| due.saturating_sub(before).saturating_sub(SPIN));
         let sleep = sleep.map(|time| Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) });
-        let sources = std::iter::once(self.woken.as_fd()).chain(self.devices.iter().map(AsFd::as_fd));
-        let mut sources: Vec<_> = sources.map(|source| PollFd::from_borrowed_fd(source, PollFlags::IN)).collect();
+        // In the place of one that's gone nothing is asked for.
+        let devices = self.devices.iter().zip(&self.gone).map(|(device, gone)| match gone {
+            true => (self.woken.as_fd(), PollFlags::empty()),
+            false => (device.as_fd(), PollFlags::IN),
+        });
+        let sources = std::iter::once((self.woken.as_fd(), PollFlags::IN)).chain(devices);
+        let mut sources: Vec<_> = sources.map(|(source, wanted)| PollFd::from_borrowed_fd(source, wanted)).collect();
         match poll(&mut sources, sleep.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -189,9 +196,8 @@ impl Worker {
                 }
                 Err(error) => {
                     *empty = now;
-                    // A device that's gone, with its namespace, would be readable for ever.
-                    if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
-                        thread::sleep(SPIN);
+                    if let Some(gone) = self.gone.get_mut(host) {
+                        *gone |= !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted);
                     }
                     return;
                 }
