@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peerlane_netem::check::{Report, check};
+use peerlane_netem::check::{Report, check_patiently};
 use peerlane_netem::plan::Topology;
 use peerlane_netem::profile::Profile;
 use peerlane_netem::{LabError, LabKind, Run, doctor};
@@ -32,16 +32,13 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
 
 /// One check, in time; `None` if it never is.
 fn judged(built: &str, claimed: &Profile) -> Option<Report> {
-    for _ in 0..3 {
-        let report =
-            check(LabKind::Tun, &Profile::load(built).unwrap(), claimed, Topology::Pair, |run| run.agent(LAB).limit(LIMIT)).unwrap();
-        match &report.rejected {
-            None => return Some(report),
-            Some(why) => println!("late: {why}"),
-        }
+    let built = Profile::load(built).unwrap();
+    let report = check_patiently(LabKind::Tun, &built, claimed, Topology::Pair, |run| run.agent(LAB).limit(LIMIT)).unwrap();
+    if let Some(why) = &report.rejected {
+        println!("SKIPPED: this machine is too busy: {why}");
+        return None;
     }
-    println!("SKIPPED: this machine is too busy");
-    None
+    Some(report)
 }
 
 /// A profile whose packets are soon there.

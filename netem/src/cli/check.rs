@@ -1,6 +1,6 @@
 //! `lab check`: a table of what was measured against what was said, and an exit code.
 
-use peerlane_netem::check::{Finding, Report, check, check_here};
+use peerlane_netem::check::{Finding, Report, check_here, check_patiently};
 use peerlane_netem::plan::{Plan, Topology};
 use peerlane_netem::profile::Profile;
 use peerlane_netem::{LabError, LabKind};
@@ -8,9 +8,7 @@ use peerlane_netem::{LabError, LabKind};
 use super::Machine;
 use super::commands::{Failure, failed, interrupts, load, wrong_use};
 
-/// How often a check is repeated whose emulator was late: the machine was busy for a moment.
-const TRIES: u32 = 3;
-/// The exit code if that didn't help: neither green nor red.
+/// The exit code of a check whose emulator was late again and again: neither green nor red.
 const LATE: u8 = 3;
 
 /// What's asked for.
@@ -41,18 +39,7 @@ pub(super) fn run(request: &Request) -> Result<u8, Failure> {
         let built = lie.as_ref().unwrap_or(profile);
         let prepare =
             |run: peerlane_netem::Run| run.memory(request.machine.memory).limit(request.machine.limit()).interrupt(interrupt.clone());
-        let once = || check(request.lab, built, profile, request.topology, prepare);
-        let mut checked = once();
-        for _ in 1..TRIES {
-            match &checked {
-                Ok(report) if report.rejected.is_some() => {
-                    print(report, built.name());
-                    checked = once();
-                }
-                _ => break,
-            }
-        }
-        match checked {
+        match check_patiently(request.lab, built, profile, request.topology, prepare) {
             Ok(report) => {
                 print(&report, built.name());
                 late += usize::from(report.rejected.is_some());
@@ -88,7 +75,7 @@ pub(super) fn here(lab: LabKind, profiles: &[String], topology: Topology) -> Res
 fn print(report: &Report, built: &str) {
     let lie = if built == report.profile { String::new() } else { format!(", built as {built}") };
     println!(
-        "{}, {}, lab {} (Linux {}){lie}: {} in {:.1} s",
+        "{}, {}, lab {} (Linux {}){lie}: {} in {:.1} s{}",
         report.profile,
         report.topology,
         report.lab,
@@ -97,7 +84,8 @@ fn print(report: &Report, built: &str) {
             Some(why) => format!("REJECTED, the emulator was late ({why})"),
             None => if report.ok() { "ok" } else { "RED" }.to_owned(),
         },
-        report.wall_seconds
+        report.wall_seconds,
+        if report.tries > 1 { format!(", try {}", report.tries) } else { String::new() }
     );
     report.findings.iter().for_each(line);
     if let Some(late) = &report.lateness {

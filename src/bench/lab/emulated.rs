@@ -18,7 +18,7 @@ use std::{
 
 use peerlane_netem::{
     LabError as NetemError, LabKind, Outcome, Run,
-    check::check,
+    check::check_patiently,
     doctor,
     plan::{Host, Plan, Topology},
     profile::{Direction, Profile},
@@ -43,8 +43,6 @@ const MEASURED: &str = "measured.json";
 const NAMESPACES: &str = "/run/netns";
 /// Real time that a lab may take to come and go, and to run its command if that hangs.
 const LIMIT: Duration = Duration::from_secs(300);
-/// How often a lab is checked whose emulator is late: the machine may be busy for a moment.
-const TRIES: u32 = 3;
 /// A dial of either kind, on a slow path.
 const DIAL: Duration = Duration::from_secs(2);
 /// Real seconds that a second in the lab may take: a debug build needs one or two.
@@ -186,17 +184,10 @@ impl Lab for Emulated {
         for topology in topologies {
             let interrupt = Arc::new(AtomicBool::new(false));
             let prepare = |run: Run| run.limit(LIMIT).interrupt(interrupt.clone());
-            let mut left = TRIES;
-            let report = loop {
-                let checked = until(stop, &interrupt, || check(self.kind, &self.profile, &self.profile, topology, prepare));
-                let report = checked.map_err(|error| self.blame(error, "the lab's check"))?;
-                left -= 1;
-                if report.rejected.is_none() || left == 0 {
-                    break report;
-                }
-            };
+            let checked = until(stop, &interrupt, || check_patiently(self.kind, &self.profile, &self.profile, topology, prepare));
+            let report = checked.map_err(|error| self.blame(error, "the lab's check"))?;
             if let Some(why) = report.rejected {
-                red.push(format!("{topology}: its emulator is late on this machine, tried {TRIES} times: {why}"));
+                red.push(format!("{topology}: its emulator is late on this machine, tried {} times: {why}", report.tries));
                 continue;
             }
             let wrong = report.findings.iter().filter(|finding| !finding.ok);
