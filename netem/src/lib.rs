@@ -6,6 +6,8 @@
 //! * `virtual` boots a real Linux kernel as a process (User-Mode Linux) whose clock jumps from event to event. A noisy
 //!   machine can't disturb it, and processing costs no time in it: it shows what protocols do.
 //! * `netem` uses namespaces and netem of the kernel that runs, in real time.
+//! * `tun` uses namespaces and an emulator of our own between TUN devices ([`peerlane_tun`]), in real time, for kernels
+//!   without netem. It says how late it was, and a late run is rejected.
 //!
 //! A program that starts labs calls [`enter`] first in its `main`: it plays the labs' inner ends as well.
 //!
@@ -16,7 +18,7 @@
 //!
 //! # Not provided
 //!
-//! The `tun` lab. Seeds: runs with loss differ, as keys and the order of packets do. Drops of a full queue apart from the
+//! Seeds: runs with loss differ, as keys and the order of packets do. Drops of a full queue apart from the
 //! profile's losses: netem counts them together.
 
 pub mod check;
@@ -26,4 +28,5 @@ pub mod profile;
 mod stats;
 
 pub use lab::{Diagnosis, LabError, LabKind, Outcome, Run, Standing, UnknownLab, best, clean_up, doctor, enter};
+pub use peerlane_tun::Lateness;
 pub use stats::{QueueStats, StatsError, read_stats};

@@ -1,16 +1,18 @@
-//! What the qdiscs counted: read with `tc -s -j` in the lab's own root, or anywhere its namespaces can be seen.
+//! What the qdiscs counted, or the emulator in their place: read in the lab's own root namespace, with `tc -s -j` or from
+//! the emulator.
 
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::lab::{LabKind, emulated};
 use crate::plan::{Egress, Plan, Stage};
 
 /// What one impaired way out counted since it was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueStats {
-    /// The router's namespace: `peerlane-r`.
+    /// The router's namespace: `peerlane-r`. In the tun lab the emulator stands for the router.
     pub namespace: String,
     /// The device: `to-b`.
     pub device: String,
@@ -40,6 +42,9 @@ pub enum StatsError {
     /// `tc` refuses.
     #[error("tc: {0}")]
     Refused(String),
+    /// The emulator of the tun lab doesn't answer.
+    #[error("the emulator doesn't answer: {0}")]
+    Emulator(std::io::Error),
     /// There's no netem where there should be one.
     #[error("{namespace} {device}: no netem there")]
     Missing {
@@ -68,9 +73,13 @@ struct Qdisc {
     qlen: u64,
 }
 
-/// Reads every impaired way out of a plan, in the plan's order. One `tc` for each.
-pub fn read_stats(plan: &Plan) -> Result<Vec<QueueStats>, StatsError> {
-    plan.egresses().iter().map(read_one).collect()
+/// Reads every impaired way out of a plan, in the plan's order, within a lab of that kind. One `tc` for each, or a
+/// question to the emulator.
+pub fn read_stats(lab: LabKind, plan: &Plan) -> Result<Vec<QueueStats>, StatsError> {
+    match lab {
+        LabKind::Tun => emulated::Remote::connect().and_then(|mut remote| remote.queues()).map_err(StatsError::Emulator),
+        _ => plan.egresses().iter().map(read_one).collect(),
+    }
 }
 
 fn read_one(egress: &Egress) -> Result<QueueStats, StatsError> {

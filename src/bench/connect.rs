@@ -97,6 +97,13 @@ pub struct Connected {
     pub log: String,
 }
 
+impl Connected {
+    /// Its network was late: not for a table.
+    fn is_rejected(&self) -> bool {
+        self.network.as_ref().is_some_and(|network| network.rejected.is_some())
+    }
+}
+
 /// A row of [`Connected`] for a machine to read. Times in microseconds.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -181,7 +188,7 @@ pub fn table(plan: &ConnectPlan, lab: &dyn Lab, measured: &[(ConnectCase, Connec
     let mut grid = Grid::new(&["transport", "dial", "", "ready p50", "p50", "p90", "p99", "max", "dials", "failed"]);
     let digits = if lab.rates_mbps().is_some() { 1 } else { 3 };
     for variant in &plan.variants {
-        let its = || measured.iter().filter(|(case, _)| case.variant == *variant).map(|(_, connected)| connected);
+        let its = || measured.iter().filter(|(case, it)| case.variant == *variant && !it.is_rejected()).map(|(_, connected)| connected);
         for (name, of) in [("first", (|c| &c.first) as fn(&Connected) -> &Dials), ("resumed", |c| &c.resumed)] {
             let mut runs = its().map(of);
             let Some(mut pooled) = runs.next().cloned() else { continue };
@@ -193,8 +200,10 @@ pub fn table(plan: &ConnectPlan, lab: &dyn Lab, measured: &[(ConnectCase, Connec
             grid.add(cells);
         }
     }
+    let late = measured.iter().filter(|(_, connected)| connected.is_rejected()).count();
+    let late = if late > 0 { format!("left out, the emulator was late: {late}\n") } else { String::new() };
     format!(
-        "connect: from the dial until the connection is ready, and until its first QUERY is answered, in ms; lab {}, profile {}\n{grid}",
+        "connect: from the dial until the connection is ready, and until its first QUERY is answered, in ms; lab {}, profile {}\n{grid}{late}",
         lab.name(),
         lab.profile(),
     )

@@ -181,6 +181,30 @@ pub struct Network {
     pub lab_seconds: f64,
     /// Seconds that it took by ours, its making included.
     pub wall_seconds: f64,
+    /// How late its emulator was, in the tun lab.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lateness: Option<Lateness>,
+    /// Why nothing measured in it may be believed, if that's so: the emulator was late. Not for a table.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rejected: Option<String>,
+}
+
+/// How late an emulator wrote packets, after they were due.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Lateness {
+    /// Packets written.
+    pub packets: u64,
+    /// Half of them were less late.
+    pub p50_us: f64,
+    /// 99% were less late.
+    pub p99_us: f64,
+    /// The latest.
+    pub max_us: f64,
+    /// Packets more than 5 ms late.
+    pub above_5ms: u64,
+    /// Whether it had real-time priority.
+    pub realtime: bool,
 }
 
 /// Packets that were lost beyond what the profile itself loses.

@@ -15,7 +15,7 @@ pub enum Status {
     Incomplete,
     /// It couldn't be measured.
     Failed,
-    /// It wasn't measured, because its lab's check is red.
+    /// It wasn't measured, because its lab's check is red; or it was, and the network's emulator was late. Not for a table.
     Rejected,
 }
 
@@ -144,10 +144,13 @@ pub struct Record {
     pub run: u32,
     /// The schedule's seed.
     pub seed: u64,
-    /// What became of it: complete or incomplete.
+    /// What became of it: complete, incomplete, or rejected.
     pub status: Status,
     /// `false`: interrupted, or the connection ended. Not for a table.
     pub complete: bool,
+    /// Why nothing of it may be believed, if that's so: the network's emulator was late. Not for a table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected: Option<String>,
     /// How the connection ended, if it did by itself, or what was wrong with the answers.
     pub failure: Option<String>,
     /// How late the generator was, median: the system's time to wake a sleeping thread. It's part of the latencies.
@@ -194,6 +197,7 @@ impl Record {
         let back = (case.flood == Flood::BothWays).then(|| goodput(measured.belief_bytes_back, measured.window));
         let rival = (case.rival != Rival::None).then(|| goodput(measured.rival_bytes, measured.window));
         let offered_mbps = |messages: u64| rounded(goodput(messages * work.belief_bytes as u64, measured.window), 10.0);
+        let rejected = measured.network.as_ref().and_then(|network| network.rejected.clone());
         Self {
             transport: case.variant.name(),
             lab: lab.name(),
@@ -225,8 +229,13 @@ impl Record {
             rival_goodput_share: rival.zip(rates).map(|(rival, [rate, _])| rounded(rival / rate, 1e4)),
             run: case.run,
             seed: case.seed,
-            status: if measured.complete { Status::Complete } else { Status::Incomplete },
+            status: match (&rejected, measured.complete) {
+                (Some(_), _) => Status::Rejected,
+                (None, true) => Status::Complete,
+                (None, false) => Status::Incomplete,
+            },
             complete: measured.complete,
+            rejected,
             failure: measured.failure.clone(),
             lateness_p50_us: measured.lateness.quantile(0.5),
             lateness_p99_us: measured.lateness.quantile(0.99),
@@ -246,6 +255,11 @@ impl Record {
             series: measured.series.clone(),
             environment: measured.network.as_ref().map_or_else(|| environment.clone(), |network| environment.on(&network.kernel)),
         }
+    }
+
+    /// Whether it's for a table: measured to its end, in a network that was in time.
+    pub fn is_sound(&self) -> bool {
+        self.status == Status::Complete
     }
 
     /// As one line of JSON, without its end.

@@ -84,10 +84,11 @@ fn offered(outcomes: &[&Outcome], window: std::time::Duration) -> Option<(f64, f
 }
 
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
-/// idle. Tells what is left out because it's incomplete, because it failed, or because the lab's check is red. Nothing
+/// idle. Tells what is left out because it's incomplete, because it failed, because the lab was late, or because its
+/// check is red. Nothing
 /// measured is nothing printed.
 pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
-    let (complete, incomplete): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.complete);
+    let (complete, rest): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.is_sound());
     let mut out = String::new();
     if !ran.red.is_empty() {
         let (profile, lab, runs) = (lab.profile(), lab.name(), plan.len());
@@ -105,7 +106,7 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
             out += &back.to_string();
         }
     }
-    out += &left_out(plan, ran, &incomplete);
+    out += &left_out(plan, ran, &rest);
     out
 }
 
@@ -120,14 +121,22 @@ pub fn line(outcome: &Outcome) -> String {
     if measured.unfinished > 0 {
         let _ = write!(line, ", {} unfinished", measured.unfinished);
     }
-    if !record.complete {
-        let _ = write!(line, ", incomplete: {}", record.failure.as_deref().unwrap_or("interrupted"));
+    match (&record.rejected, record.complete) {
+        (Some(why), _) => drop(write!(line, ", rejected: {why}")),
+        (None, false) => drop(write!(line, ", incomplete: {}", record.failure.as_deref().unwrap_or("interrupted"))),
+        (None, true) => {}
     }
     line
 }
 
+/// A case that's left out, and why.
+fn why(outcome: &Outcome) -> String {
+    let record = &outcome.record;
+    format!("{}: {}", outcome.case, record.rejected.as_deref().or(record.failure.as_deref()).unwrap_or("interrupted"))
+}
+
 /// What the table hasn't, how much of it, and why.
-fn left_out(plan: &Plan, ran: &Ran, incomplete: &[&Outcome]) -> String {
+fn left_out(plan: &Plan, ran: &Ran, rest: &[&Outcome]) -> String {
     let mut out = String::new();
     let mut list = |what: &str, count: usize, lines: Vec<String>| {
         if count > 0 {
@@ -135,8 +144,9 @@ fn left_out(plan: &Plan, ran: &Ran, incomplete: &[&Outcome]) -> String {
             lines.iter().for_each(|line| out.extend(["  ", line, "\n"]));
         }
     };
-    let why = |outcome: &&Outcome| format!("{}: {}", outcome.case, outcome.record.failure.as_deref().unwrap_or("interrupted"));
-    list("incomplete", incomplete.len(), incomplete.iter().map(why).collect());
+    let (late, incomplete): (Vec<_>, Vec<_>) = rest.iter().copied().partition(|outcome| outcome.record.rejected.is_some());
+    list("the emulator was late", late.len(), late.into_iter().map(why).collect());
+    list("incomplete", incomplete.len(), incomplete.into_iter().map(why).collect());
     list("failed", ran.failed.len(), ran.failed.iter().map(|(case, error)| format!("{case}: {error}")).collect());
     let rejected = if ran.red.is_empty() { 0 } else { plan.len() };
     let begun = ran.outcomes.len() + ran.failed.len() + rejected;
@@ -171,7 +181,7 @@ pub(super) type Pooled = ((Variant, Flood, Rival), Row);
 
 /// All complete measurements in one lab, pooled over runs.
 pub(super) fn complete(plan: &Plan, ran: &Ran) -> Vec<Pooled> {
-    pooled(plan, &ran.outcomes.iter().filter(|outcome| outcome.record.complete).collect::<Vec<_>>())
+    pooled(plan, &ran.outcomes.iter().filter(|outcome| outcome.record.is_sound()).collect::<Vec<_>>())
 }
 
 fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {

@@ -80,9 +80,9 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// Whether all of a plan was measured to the end.
+    /// Whether all of a plan was measured to the end, and in time.
     pub fn is_whole(&self, plan: &Plan) -> bool {
-        self.outcomes.len() == plan.len() && self.outcomes.iter().all(|outcome| outcome.record.complete)
+        self.outcomes.len() == plan.len() && self.outcomes.iter().all(|outcome| outcome.record.is_sound())
     }
 }
 

@@ -43,12 +43,13 @@ struct Line {
     rival: String,
     #[serde(default)]
     complete: bool,
+    rejected: Option<String>,
     p99_us: Option<f64>,
 }
 
 impl Line {
     fn saved(self) -> Option<Saved> {
-        let is_it = self.complete && self.class == "query" && self.flood == "full" && self.rival == "none";
+        let is_it = self.complete && self.rejected.is_none() && self.class == "query" && self.flood == "full" && self.rival == "none";
         let p99 = self.p99_us.filter(|p99| is_it && p99.is_finite() && *p99 > 0.0)?;
         Some(Saved { transport: self.transport, lab: self.lab, profile: self.profile, p99_ms: p99 / 1e3 })
     }
@@ -89,6 +90,7 @@ impl Saved {
             flood: record.flood.clone(),
             rival: record.rival.to_owned(),
             complete: record.complete,
+            rejected: record.rejected.clone(),
             p99_us: record.p99_us,
         };
         line.saved()
@@ -113,6 +115,7 @@ mod tests {
             record("none", "none", true),
             record("full", "bbr", true),
             record("full", "none", false),
+            record("full", "none", true).replace("\"more\"", "\"rejected\":\"late\",\"more\""),
             r#"{"transport":"quic","workload":"connect","p99_us":null}"#.to_owned(),
         ];
         let directory = tempfile::tempdir().unwrap();

@@ -241,12 +241,14 @@ struct Told {
     name: &'static str,
     red: bool,
     fails: bool,
+    /// Its emulator is late in the first run.
+    late: bool,
     at_once: (std::sync::Mutex<usize>, std::sync::atomic::AtomicUsize),
 }
 
 impl Told {
     fn new(name: &'static str) -> Self {
-        Self { name, red: false, fails: false, at_once: Default::default() }
+        Self { name, red: false, fails: false, late: false, at_once: Default::default() }
     }
 }
 
@@ -284,7 +286,11 @@ impl Lab for Told {
             return Err(BenchError::Emulation { case: case.to_string(), what: "it fell over".into() });
         }
         let mut measured = Measurement::empty().unwrap();
-        measured.latency.record(Duration::from_millis(51));
+        let is_late = self.late && case.run == 1;
+        if is_late {
+            measured.network = Some(Network { rejected: Some("it overslept".into()), ..Network::default() });
+        }
+        measured.latency.record(Duration::from_millis(if is_late { 90 } else { 51 }));
         (measured.belief_bytes, measured.window, measured.complete) = (1_250_000, Duration::from_secs(2), true);
         Ok(measured)
     }
@@ -345,6 +351,20 @@ fn a_red_check_leaves_a_profile_out_of_every_table_and_a_failed_case_holds_up_no
 
     let unchecked = run(&plan, &labs[1..2], How::new(1).unchecked(), &CancellationToken::new(), |_| Ok(())).unwrap();
     assert!(unchecked[0].is_whole(&plan) && !unchecked[0].outcomes[0].record.lab_checked);
+}
+
+#[test]
+fn a_run_whose_emulator_was_late_is_marked_and_in_no_table() {
+    let plan = Plan { runs: 3, ..plan(&[Flood::Full], Duration::from_secs(2)) };
+    let late = Told { late: true, ..Told::new("late") };
+    let ran = run(&plan, &[&late], How::new(1), &CancellationToken::new(), |_| Ok(())).unwrap();
+    let marked: Vec<_> = ran[0].outcomes.iter().filter(|outcome| outcome.record.rejected.is_some()).collect();
+    assert!(marked.len() == 2 && marked.iter().all(|outcome| outcome.case.run == 1), "of each transport");
+    assert!(marked[0].record.to_json().unwrap().contains("it overslept"));
+    assert!(!ran[0].is_whole(&plan));
+    let table = report::table(&plan, &late, &ran[0]);
+    assert!(table.contains("left out, the emulator was late: 2") && table.contains("it overslept"), "{table}");
+    assert!(!table.contains("90.0"), "{table}");
 }
 
 #[test]

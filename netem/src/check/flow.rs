@@ -4,6 +4,7 @@ use std::env;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -53,17 +54,19 @@ pub(super) struct Flow {
 pub(super) struct Path<'a> {
     pub(super) from: &'a Host,
     pub(super) to: &'a Host,
+    /// Whether the probes may have to fight for a processor, which isn't the lab's fault.
+    pub(super) is_real_time: bool,
 }
 
 impl Path<'_> {
     /// Sends a pattern; `tail` is how long the last packet may take.
     pub(super) fn send(&self, pattern: Pattern, tail: Duration) -> io::Result<Flow> {
         let address = format!("{}:{PORT}", self.to.address);
-        let mut receiver = Ready::start(self.to, &["receive", &address])?;
+        let mut receiver = self.ready(&["receive", &address])?;
         let size = pattern.frame.saturating_sub(HEADERS).to_string();
         let nanos = pattern.interval.as_nanos().to_string();
         let words = ["send", &address, &pattern.groups.to_string(), &pattern.group.to_string(), &size, &nanos].map(str::to_owned);
-        let output = probe(self.from, &words)?.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+        let output = self.probe(self.from, &words)?.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
         let times = numbers(&String::from_utf8_lossy(&output.stdout));
         let &[first, last] = times.as_slice() else { return Err(io::Error::other("the sender failed")) };
         thread::sleep(tail);
@@ -75,12 +78,28 @@ impl Path<'_> {
         Ok(Flow { sent: pattern.packets(), first, sending: Duration::from_nanos(last.saturating_sub(first)), arrivals })
     }
 
+    /// A program of ours in a host's namespace.
+    fn probe(&self, host: &Host, words: &[String]) -> io::Result<Command> {
+        let program: PathBuf = env::current_exe()?;
+        let hurry = if self.is_real_time && may_hurry() { &HURRY[..] } else { &[] };
+        let mut line = hurry.iter().copied().chain(["ip", "netns", "exec", host.namespace.as_str()]);
+        let mut command = Command::new(line.next().unwrap_or("ip"));
+        command.args(line).arg(program).args([MARK, "probe"]).args(words);
+        Ok(command)
+    }
+
+    /// A receiver that has said that it's ready.
+    fn ready(&self, words: &[&str]) -> io::Result<Ready> {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        Ready::start(self.probe(self.to, &words)?)
+    }
+
     /// Pushes bytes through a TCP connection; how many arrived.
     pub(super) fn push(&self, bytes: usize) -> io::Result<u64> {
         let address = format!("{}:{PORT}", self.to.address);
-        let mut receiver = Ready::start(self.to, &["drain", &address])?;
+        let mut receiver = self.ready(&["drain", &address])?;
         let words = ["push", &address, &bytes.to_string()].map(str::to_owned);
-        let status = probe(self.from, &words)?.stdin(Stdio::null()).status()?;
+        let status = self.probe(self.from, &words)?.stdin(Stdio::null()).status()?;
         if !status.success() {
             return Err(io::Error::other("the TCP sender failed"));
         }
@@ -88,12 +107,15 @@ impl Path<'_> {
     }
 }
 
-/// A program of ours in a host's namespace.
-fn probe(host: &Host, words: &[String]) -> io::Result<Command> {
-    let program: PathBuf = env::current_exe()?;
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &host.namespace]).arg(program).args([MARK, "probe"]).args(words);
-    Ok(command)
+/// How a program gets real-time priority: below the emulator's, which is 10.
+const HURRY: [&str; 3] = ["chrt", "--fifo", "5"];
+
+/// Whether this user may give it.
+fn may_hurry() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    let [program, arguments @ ..] = HURRY;
+    let tried = || Command::new(program).args(arguments).arg("true").stdin(Stdio::null()).stderr(Stdio::null()).status();
+    *MAY.get_or_init(|| tried().is_ok_and(|status| status.success()))
 }
 
 fn numbers(line: &str) -> Vec<u64> {
@@ -107,9 +129,8 @@ struct Ready {
 }
 
 impl Ready {
-    fn start(host: &Host, words: &[&str]) -> io::Result<Self> {
-        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        let mut child = probe(host, &words)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+    fn start(mut program: Command) -> io::Result<Self> {
+        let mut child = program.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let output = child.stdout.take().ok_or_else(|| io::Error::other("no output"))?;
         let mut ready = Self { child, output: BufReader::new(output) };
         let mut line = String::new();

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::flow::{Flow, Path, Pattern};
 use super::judge::{Judge, Packets, Tolerance};
 use super::summary::Summary;
-use super::{FINDINGS, Finding, ORDER, Order, patterns, probe, schedule};
+use super::{FINDINGS, Finding, ORDER, Order, measure, patterns, probe, schedule};
 use crate::lab::LabKind;
 use crate::plan::{Host, Plan, Stage};
 use crate::profile::{Direction, Profile};
@@ -25,6 +25,9 @@ pub(crate) fn start(words: &[OsString]) -> ExitCode {
     let words: Vec<_> = words.iter().map(AsRef::as_ref).collect();
     let done = match words.as_slice() {
         ["check", directory] => check(FilePath::new(directory)),
+        ["measure", directory] => {
+            order(FilePath::new(directory)).and_then(|(lab, plan)| measure::inside(FilePath::new(directory), lab, &plan))
+        }
         ["send", to, groups, group, size, interval] => match (groups.parse(), group.parse(), size.parse(), interval.parse()) {
             (Ok(groups), Ok(group), Ok(size), Ok(interval)) => {
                 probe::send(to, groups, group, size, Duration::from_nanos(interval)).map_err(|error| error.to_string())
@@ -48,14 +51,17 @@ pub(crate) fn start(words: &[OsString]) -> ExitCode {
     }
 }
 
-fn check(directory: &FilePath) -> Result<(), String> {
+fn order(directory: &FilePath) -> Result<(LabKind, Plan), String> {
     let text = fs::read(directory.join(ORDER)).map_err(|error| error.to_string())?;
     let order: Order = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     let profile = Profile::parse(&order.profile.0, &order.profile.1).map_err(|error| error.to_string())?;
     let topology = order.topology.parse().map_err(|error| format!("{error}"))?;
-    let plan = Plan::new(&profile, topology).map_err(|error| error.to_string())?;
+    Ok((order.lab, Plan::new(&profile, topology).map_err(|error| error.to_string())?))
+}
 
-    let text = serde_json::to_vec(&check_here(order.lab, &plan)).map_err(|error| error.to_string())?;
+fn check(directory: &FilePath) -> Result<(), String> {
+    let (lab, plan) = order(directory)?;
+    let text = serde_json::to_vec(&check_here(lab, &plan)).map_err(|error| error.to_string())?;
     fs::write(directory.join(FINDINGS), text).map_err(|error| error.to_string())
 }
 
@@ -70,14 +76,14 @@ pub fn check_here(lab: LabKind, plan: &Plan) -> Vec<Finding> {
     for (from, to, direction) in plan.paths() {
         let name = format!("{}->{}", from.name, to.name);
         let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
-        let measurement = Measurement { plan, path: Path { from, to }, to, direction, judge };
+        let measurement = Measurement { lab, plan, path: Path { from, to, is_real_time: lab.is_real_time() }, to, direction, judge };
         findings.extend(measurement.all());
     }
     if !profile.events().is_empty() {
         for (from, to, direction) in plan.paths().into_iter().take(2) {
             let name = format!("{}->{}", from.name, to.name);
             let judge = Judge { path: &name, said: profile.direction(direction), tolerance };
-            findings.extend(schedule::measure(plan, &Path { from, to }, direction, &judge));
+            findings.extend(schedule::measure(lab, plan, &Path { from, to, is_real_time: lab.is_real_time() }, direction, &judge));
         }
     }
     findings
@@ -85,6 +91,7 @@ pub fn check_here(lab: LabKind, plan: &Plan) -> Vec<Finding> {
 
 /// One path's.
 struct Measurement<'a> {
+    lab: LabKind,
     plan: &'a Plan,
     path: Path<'a>,
     to: &'a Host,
@@ -156,7 +163,7 @@ impl Measurement<'_> {
 
     /// The bottleneck on the way.
     fn queue(&self) -> Result<QueueStats, String> {
-        let stats = read_stats(self.plan).map_err(|error| error.to_string())?;
+        let stats = read_stats(self.lab, self.plan).map_err(|error| error.to_string())?;
         let device = format!("to-{}", self.to.name);
         let mut bottlenecks: Vec<_> = stats
             .into_iter()

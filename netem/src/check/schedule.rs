@@ -7,7 +7,7 @@ use super::flow::{Flow, Path};
 use super::judge::Judge;
 use super::summary::quantile;
 use super::{Finding, patterns, probe};
-use crate::lab::Driver;
+use crate::lab::{Driver, LabKind};
 use crate::plan::Plan;
 use crate::profile::{Direction, FRAME, State};
 
@@ -25,11 +25,11 @@ struct Stretch {
 }
 
 /// Runs the schedule once and watches one path.
-pub(super) fn measure(plan: &Plan, path: &Path<'_>, direction: Direction, judge: &Judge<'_>) -> Vec<Finding> {
+pub(super) fn measure(lab: LabKind, plan: &Plan, path: &Path<'_>, direction: Direction, judge: &Judge<'_>) -> Vec<Finding> {
     let stretches = stretches(plan, direction);
     let length = stretches.last().map_or(AFTER, |last| last.to);
     let start = probe::now();
-    let driver = Driver::start(plan, true);
+    let driver = Driver::start(lab, plan, true);
     let flow = path.send(patterns::pairs(length), patterns::tail(judge.said));
     let changes = driver.stop();
     let mut findings: Vec<_> =

@@ -9,7 +9,7 @@ use peerlane_netem::profile::Profile;
 use peerlane_netem::{LabError, LabKind, Outcome, Run, Standing, best, clean_up, doctor};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{Machine, Network, Verb, check};
+use super::{Machine, Network, Verb, calibrate, check};
 
 /// Why it ends, and with which exit code.
 pub(super) struct Failure {
@@ -52,6 +52,9 @@ pub(super) fn run(verb: Verb) -> Result<u8, Failure> {
             run = out.into_iter().fold(run, Run::write_to);
             let outcome = run.start()?;
             report(&outcome, json.as_deref())?;
+            if let Some(why) = outcome.rejection() {
+                eprintln!("lab: REJECTED, the emulator was late: {why}");
+            }
             Ok(outcome.code)
         }
         Verb::Check { profile, shape, lab, machine, lie, json } => {
@@ -62,6 +65,9 @@ pub(super) fn run(verb: Verb) -> Result<u8, Failure> {
             }
             let lab = lab.map_or_else(best, Ok)?;
             check::run(&check::Request { lab, profiles: profile, topology: shape.topology, lie, json, machine })
+        }
+        Verb::Calibrate { profile, bench, duration, out, machine } => {
+            calibrate::run(&calibrate::Request { profiles: profile, bench, duration, out, machine })
         }
         Verb::Up { network } => up(&network),
         Verb::Exec { host, command } => exec(&host, &command),
@@ -148,11 +154,13 @@ fn show(name: &str, topology: Topology) -> Result<u8, Failure> {
 }
 
 fn up(network: &Network) -> Result<u8, Failure> {
-    if !matches!(network.lab, None | Some(LabKind::Netem)) {
-        return Err(wrong_use("only the netem lab can stand; `lab run` makes the others for one command"));
+    if network.lab == Some(LabKind::Virtual) {
+        return Err(wrong_use("a lab of virtual time can't stand; `lab run` makes it for one command"));
     }
     let profile = load(&network.profile)?;
-    let standing = Standing::up(&profile, network.shape.topology)?;
+    Plan::new(&profile, network.shape.topology).map_err(|error| wrong_use(error.to_string()))?;
+    let lab = network.lab.map_or_else(best_standing, Ok)?;
+    let standing = Standing::up(lab, &profile, network.shape.topology)?;
     println!("up: {}", standing.describe());
     for host in standing.plan()?.hosts() {
         println!("{} {}", host.name, host.address);
@@ -160,13 +168,22 @@ fn up(network: &Network) -> Result<u8, Failure> {
     Ok(0)
 }
 
+/// The better one of those that can stand.
+fn best_standing() -> Result<LabKind, Failure> {
+    let sound = doctor().into_iter().find(|diagnosis| diagnosis.lab.is_real_time() && diagnosis.trouble.is_none());
+    sound.map(|diagnosis| diagnosis.lab).ok_or_else(|| wrong_use("no lab of real time can be had here; `lab doctor` says why"))
+}
+
 fn exec(host: &str, command: &[String]) -> Result<u8, Failure> {
     let standing = Standing::find()?;
     let plan = standing.plan()?;
     let namespace = peerlane_netem::plan::namespace(host);
-    if plan.host(host).is_none() && !plan.routers().contains(&namespace) {
+    // In the tun lab the emulator stands for the routers.
+    let routers = if standing.lab() == LabKind::Tun { &[] } else { plan.routers() };
+    if plan.host(host).is_none() && !routers.contains(&namespace) {
         let names: Vec<_> = plan.hosts().iter().map(|host| host.name.as_str()).collect();
-        return Err(wrong_use(format!("`{host}` is no host; there are {} and the routers", names.join(", "))));
+        let more = if routers.is_empty() { "" } else { " and the routers" };
+        return Err(wrong_use(format!("`{host}` is no host; there are {}{more}", names.join(", "))));
     }
     let error = standing.enter()?.args(["ip", "netns", "exec", &namespace]).args(command).exec();
     Err(failed(format!("nsenter: {error}")))
@@ -175,6 +192,10 @@ fn exec(host: &str, command: &[String]) -> Result<u8, Failure> {
 fn status() -> Result<u8, Failure> {
     let standing = Standing::find()?;
     println!("up: {}", standing.describe());
+    if standing.lab() == LabKind::Tun {
+        let error = standing.counts()?.exec();
+        return Err(failed(format!("nsenter: {error}")));
+    }
     for egress in standing.plan()?.egresses() {
         let shown = standing
             .enter()?

@@ -1,5 +1,6 @@
 //! The command line: what it understands, and exit codes.
 
+mod calibrate;
 mod check;
 mod commands;
 
@@ -19,7 +20,7 @@ const EXAMPLES: &str = "Examples:
   lab up --profile wan && lab exec a -- ping -c 3 10.77.2.2; lab down
 
 Exit codes: 0 success; 1 the command, the check or the lab failed (`run` and `exec`: the command's own);
-2 wrong use: an option, a profile, or a lab that can't be had here.";
+2 wrong use: an option, a profile, or a lab that can't be had here; 3 a check is rejected, for the tun lab was late.";
 
 /// Networks with delay, loss and queues, made on one machine: built for a command, gone after it.
 #[derive(Parser)]
@@ -83,7 +84,24 @@ enum Verb {
         #[arg(long, value_name = "FILE")]
         json: Option<String>,
     },
-    /// Make a lab that stands until `down` (netem only)
+    /// Lay the tun lab beside the virtual one, profile by profile, and write the table: `netem/calibrate` does it all
+    Calibrate {
+        /// Profiles, separated by commas; `all` for every one
+        #[arg(long, value_delimiter = ',', default_value = "all")]
+        profile: Vec<String>,
+        /// The program `peerlane`, for QUERY and BELIEF; without it the network alone is measured
+        #[arg(long, value_name = "PROGRAM")]
+        bench: Option<String>,
+        /// Seconds of a run of the benchmark, after half as many of warm-up
+        #[arg(long, default_value_t = 6)]
+        duration: u32,
+        /// Where the table goes, after each profile as it's then
+        #[arg(long, value_name = "FILE")]
+        out: String,
+        #[command(flatten)]
+        machine: Machine,
+    },
+    /// Make a lab that stands until `down` (netem or tun)
     Up {
         #[command(flatten)]
         network: Network,

@@ -46,6 +46,7 @@ pub fn enter() -> Option<ExitCode> {
         (Some("init"), [directory, ..]) => guest::init(Path::new(directory)),
         (Some("session"), [directory]) => within_namespaces(Path::new(directory), false),
         (Some("hold"), [directory]) => within_namespaces(Path::new(directory), true),
+        (Some("counts"), []) => super::emulated::print_counts(),
         (Some("probe"), rest) => crate::check::probe(rest),
         _ => {
             eprintln!("{MARK}: the host and this program are of different versions");
@@ -84,7 +85,7 @@ fn launch(parent: &OsString, log: &Path, program: &OsString, arguments: &[OsStri
 /// The first process of a lab in namespaces of its own: when it ends, all in them ends.
 fn within_namespaces(directory: &Path, hold: bool) -> ExitCode {
     let answered = Job::read(directory).and_then(|job| {
-        namespaces::prepare()?;
+        namespaces::prepare(job.lab)?;
         if hold {
             namespaces::hold(directory, &job)?;
         } else {

@@ -45,9 +45,6 @@ pub fn best() -> Result<LabKind, LabError> {
 
 fn diagnose(lab: LabKind) -> Diagnosis {
     let sick = |reason: String, remedy: String| Diagnosis { lab, trouble: Some((reason, remedy)), with: String::new() };
-    if lab == LabKind::Tun {
-        return sick("not built yet".to_owned(), "use another lab".to_owned());
-    }
     let needed = if lab == LabKind::Virtual { PROGRAMS.get(..3).unwrap_or_default() } else { &PROGRAMS };
     let missing: Vec<_> = needed.iter().filter(|(program, _)| !is_installed(program)).collect();
     if !missing.is_empty() {
@@ -62,7 +59,7 @@ fn diagnose(lab: LabKind) -> Diagnosis {
         Err(LabError::Setup { what, .. }) if what.contains("qdisc kind is unknown") => {
             sick("this kernel has no netem".to_owned(), "modprobe sch_netem, or a kernel with CONFIG_NET_SCH_NETEM; or --lab virtual".to_owned())
         }
-        Err(LabError::Died { status, .. }) if lab == LabKind::Netem => sick(
+        Err(LabError::Died { status, .. }) if lab != LabKind::Virtual => sick(
             format!("namespaces of its own are refused ({status})"),
             "run it as root, or permit user namespaces: sysctl -w kernel.unprivileged_userns_clone=1 (AppArmor: kernel.apparmor_restrict_unprivileged_userns=0)"
                 .to_owned(),

@@ -7,8 +7,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::LabKind;
+use super::emulated::Remote;
 use super::session::run;
-use crate::plan::{Egress, Plan, Step, TICK, Wander};
+use crate::plan::{Egress, Plan, Stage, Step, TICK, Wander};
 
 /// Moves them, until it's stopped.
 pub(crate) struct Driver {
@@ -18,10 +20,10 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Starts now, in this lab; the schedule too, if it's wanted.
-    pub(crate) fn start(plan: &Plan, schedule: bool) -> Self {
+    pub(crate) fn start(lab: LabKind, plan: &Plan, schedule: bool) -> Self {
         let plan = plan.clone();
         let (stop, stopped) = mpsc::channel();
-        let worker = thread::spawn(move || drive(&plan, schedule, &stopped));
+        let worker = thread::spawn(move || drive(lab, &plan, schedule, &stopped));
         Self { stop, worker }
     }
 
@@ -32,31 +34,81 @@ impl Driver {
     }
 }
 
-fn drive(plan: &Plan, schedule: bool, stopped: &mpsc::Receiver<()>) -> Vec<(f64, String)> {
+fn drive(lab: LabKind, plan: &Plan, schedule: bool, stopped: &mpsc::Receiver<()>) -> Vec<(f64, String)> {
     let start = Instant::now();
-    let mut changes = if schedule { plan.changes() } else { Vec::new() }.into_iter().peekable();
+    let mut times = if schedule { plan.profile().times() } else { Vec::new() }.into_iter().peekable();
     let mut wanders = plan.wanders();
-    let mut writers = Writers::default();
+    if times.peek().is_none() && wanders.is_empty() {
+        return Vec::new();
+    }
+    let mut hands = match Hands::new(lab) {
+        Ok(hands) => hands,
+        Err(error) => return vec![(0.0, format!("failed: {error}"))],
+    };
     let (mut made, mut ticks) = (Vec::new(), 0u32);
     loop {
         let tick = (!wanders.is_empty()).then(|| TICK * (ticks + 1));
-        let change = changes.peek().map(|(time, _)| *time);
+        let change = times.peek().copied();
         let Some(next) = [tick, change].into_iter().flatten().min() else { break };
         let wait = next.saturating_sub(start.elapsed()).max(Duration::from_nanos(1));
         if stopped.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
             return made;
         }
         if change == Some(next) {
-            let (_, steps) = changes.next().unwrap_or_default();
-            made.extend(steps.iter().map(|step| (start.elapsed().as_secs_f64(), line(step))));
+            times.next();
+            made.extend(hands.change(plan, next).into_iter().map(|line| (start.elapsed().as_secs_f64(), line)));
         }
         if tick == Some(next) {
             ticks += 1;
-            let time = if schedule { next } else { Duration::ZERO };
-            writers.tick(plan, &mut wanders, time);
+            hands.tick(plan, &mut wanders, if schedule { next } else { Duration::ZERO });
         }
     }
     made
+}
+
+/// What moves the network.
+enum Hands {
+    /// The kernel's netem.
+    Tc(Writers),
+    Emulator(Remote),
+}
+
+impl Hands {
+    fn new(lab: LabKind) -> std::io::Result<Self> {
+        match lab {
+            LabKind::Tun => Remote::connect().map(Self::Emulator),
+            _ => Ok(Self::Tc(Writers::default())),
+        }
+    }
+
+    /// Makes the changes of a time of the schedule; a line for each.
+    fn change(&mut self, plan: &Plan, time: Duration) -> Vec<String> {
+        match self {
+            Self::Tc(_) => plan.change(time).iter().map(line).collect(),
+            Self::Emulator(remote) => {
+                let bottlenecks = plan.egresses().iter().enumerate().filter(|(_, egress)| egress.stage == Stage::Bottleneck);
+                let made = bottlenecks.map(|(index, egress)| match remote.set(index, time, None) {
+                    Ok(()) => format!("{} {}: as the profile has it from {time:?} on", egress.namespace, egress.device),
+                    Err(error) => format!("failed: the emulator: {error}"),
+                });
+                made.collect()
+            }
+        }
+    }
+
+    fn tick(&mut self, plan: &Plan, wanders: &mut [(&Egress, Wander)], time: Duration) {
+        match self {
+            Self::Tc(writers) => writers.tick(plan, wanders, time),
+            Self::Emulator(remote) => {
+                for (egress, wander) in wanders {
+                    let delay = wander.step();
+                    let Some(index) = plan.egresses().iter().position(|other| other == *egress) else { continue };
+                    // If it's dead, so is the lab.
+                    let _ = remote.set(index, time, Some(delay));
+                }
+            }
+        }
+    }
 }
 
 fn line(step: &Step) -> String {

@@ -9,6 +9,7 @@ use super::{LabError, LabKind};
 use crate::plan::Plan;
 use crate::profile::Profile;
 use crate::stats::QueueStats;
+use peerlane_tun::Lateness;
 
 const JOB: &str = "job.json";
 const OUTCOME: &str = "outcome.json";
@@ -62,12 +63,20 @@ pub struct Outcome {
     pub changes: Vec<(f64, String)>,
     /// The lab's kernel.
     pub kernel: String,
+    /// How late the emulator of the tun lab was. A run that was too late proves nothing: [`Outcome::rejection`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lateness: Option<Lateness>,
     /// What went wrong before the command ran.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) error: Option<String>,
 }
 
 impl Outcome {
+    /// Why nothing that was measured in this run may be believed, if that's so: the emulator was late.
+    pub fn rejection(&self) -> Option<String> {
+        self.lateness.as_ref().and_then(Lateness::rejection)
+    }
+
     pub(super) fn failed(what: String) -> Self {
         Self { error: Some(what), ..Self::default() }
     }

@@ -14,13 +14,18 @@ pub enum LabKind {
     Virtual,
     /// Network namespaces and the kernel's netem, in real time.
     Netem,
-    /// A userspace emulator between TUN devices, for kernels without netem. Not built yet.
+    /// A userspace emulator between TUN devices (`peerlane-tun`), in real time, for kernels without netem.
     Tun,
 }
 
 impl LabKind {
     /// Best first.
     pub const ALL: [Self; 3] = [Self::Virtual, Self::Netem, Self::Tun];
+
+    /// Whether its clock is the host's: then whatever else the machine does disturbs it.
+    pub fn is_real_time(self) -> bool {
+        self != Self::Virtual
+    }
 
     /// `virtual`, `netem` or `tun`.
     pub fn name(self) -> &'static str {

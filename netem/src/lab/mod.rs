@@ -4,6 +4,7 @@ mod agent;
 mod directory;
 mod doctor;
 mod driver;
+pub(crate) mod emulated;
 mod error;
 mod guest;
 mod job;

@@ -1,4 +1,4 @@
-//! The `netem` lab: namespaces that die with their first process, so that nothing can be left of one, however it ends.
+//! The `netem` and the `tun` lab: namespaces that die with their first process, so that nothing can be left of one, however it ends.
 //! Root isn't needed where user namespaces are permitted.
 
 use std::ffi::OsString;
@@ -30,8 +30,8 @@ pub(super) fn arguments(agent: &Path, part: &str, directory: &Path) -> Vec<OsStr
 }
 
 /// A place for the names of namespaces that only this lab sees.
-pub(super) fn prepare() -> Result<(), LabError> {
-    let setup = |error| LabError::Setup { lab: LabKind::Netem, what: format!("a place for the namespaces' names: {error}") };
+pub(super) fn prepare(lab: LabKind) -> Result<(), LabError> {
+    let setup = |error| LabError::Setup { lab, what: format!("a place for the namespaces' names: {error}") };
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).map_err(setup)?;
     // Only over /run/netns where that's possible: programs may need the rest of /run.
     let place = if fs::create_dir_all("/run/netns").is_ok() { "/run/netns" } else { "/run" };
@@ -42,8 +42,8 @@ pub(super) fn prepare() -> Result<(), LabError> {
 /// Builds the network, says so, and stands until killed.
 pub(super) fn hold(directory: &Path, job: &Job) -> Result<(), LabError> {
     let plan = job.plan()?;
-    session::build(&plan).map_err(|what| LabError::Setup { lab: LabKind::Netem, what })?;
-    let _driver = Driver::start(&plan, false);
+    let _network = session::build(job.lab, &plan).map_err(|what| LabError::Setup { lab: job.lab, what })?;
+    let _driver = Driver::start(job.lab, &plan, false);
     write(&directory.join(READY), &())?;
     loop {
         thread::park();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::agent::MARK;
 use super::directory::JobDirectory;
 use super::job::{Job, Outcome};
-use super::{LabError, LabKind, machine, namespaces};
+use super::{LabError, LabKind, emulated, machine, namespaces};
 use crate::plan::{Plan, Topology};
 use crate::profile::Profile;
 
@@ -161,7 +161,7 @@ impl Run {
         let mut command = self.command(directory.path())?;
         let program = command.get_program().to_string_lossy().into_owned();
         let mut lab = Lab(command.spawn().map_err(LabError::spawn(program))?);
-        // Held until the end: in `netem`, its closing is how the lab learns of ours.
+        // Held until the end: in `netem` and `tun`, its closing is how the lab learns of ours.
         let _stdin = lab.0.stdin.take();
         let relays = self.relays(&mut lab.0)?;
         let status = self.wait(&mut lab.0, start)?;
@@ -202,11 +202,7 @@ impl Run {
         let agent = self.program()?;
         let (program, arguments): (OsString, _) = match self.lab {
             LabKind::Virtual => (machine::kernel()?.into(), machine::arguments(&agent, directory, self.memory)?),
-            LabKind::Netem => ("unshare".into(), namespaces::arguments(&agent, "session", directory)),
-            LabKind::Tun => {
-                let reason = "it isn't built yet".to_owned();
-                return Err(LabError::Unavailable { lab: self.lab, reason, remedy: "use --lab virtual or --lab netem".to_owned() });
-            }
+            LabKind::Netem | LabKind::Tun => ("unshare".into(), namespaces::arguments(&agent, "session", directory)),
         };
         let mut command = Command::new(&agent);
         command.args([MARK, "launch", &std::process::id().to_string()]).arg(directory.join(LOG)).arg(program).args(arguments);
@@ -262,7 +258,7 @@ impl Run {
 
     fn outcome(&self, directory: &Path, status: ExitStatus) -> Result<Outcome, LabError> {
         match Outcome::read(directory) {
-            Ok(Outcome { error: Some(what), .. }) => Err(LabError::Setup { lab: self.lab, what }),
+            Ok(Outcome { error: Some(what), .. }) => Err(emulated::blame(self.lab, what)),
             Ok(outcome) => Ok(outcome),
             Err(_) => {
                 let log = fs::read(directory.join(LOG)).unwrap_or_default();

@@ -1,20 +1,34 @@
 //! Inside a lab: builds the network, runs the command while the schedule goes on, counts.
 //!
-//! The same in every lab: in the virtual one it runs under a kernel of its own, in `netem` in namespaces of its own.
+//! The same in every lab: in the virtual one it runs under a kernel of its own, in the others in namespaces of its own.
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Instant;
 
+use super::LabKind;
 use super::driver::Driver;
+use super::emulated::Emulated;
 use super::job::{Job, Outcome};
 use crate::plan::{Plan, Step};
 use crate::stats::read_stats;
 
+/// A network that stands.
+pub(super) enum Network {
+    /// In the kernel, as long as its namespaces are there.
+    Kernel,
+    /// As long as this is.
+    Emulated(Emulated),
+}
+
 /// Builds the network.
-pub(super) fn build(plan: &Plan) -> Result<(), String> {
-    plan.steps().iter().try_for_each(run)
+pub(super) fn build(lab: LabKind, plan: &Plan) -> Result<Network, String> {
+    if lab == LabKind::Tun {
+        return Emulated::build(plan).map(Network::Emulated);
+    }
+    plan.steps().iter().try_for_each(run)?;
+    Ok(Network::Kernel)
 }
 
 /// Runs one step.
@@ -39,9 +53,10 @@ pub(super) fn run_command(job: &Job, stdout: Stdio, stderr: Stdio) -> Outcome {
         Ok(plan) => plan,
         Err(error) => return failed(error.to_string()),
     };
-    if let Err(what) = build(&plan) {
-        return failed(what);
-    }
+    let network = match build(job.lab, &plan) {
+        Ok(network) => network,
+        Err(what) => return failed(what),
+    };
     let Some((program, arguments)) = job.command.split_first() else { return failed("there's no command".to_owned()) };
     let start = Instant::now();
     let child = Command::new(program)
@@ -58,7 +73,7 @@ pub(super) fn run_command(job: &Job, stdout: Stdio, stderr: Stdio) -> Outcome {
         Ok(child) => child,
         Err(error) => return failed(format!("{program} can't be started: {error}")),
     };
-    let driver = Driver::start(&plan, job.schedule);
+    let driver = Driver::start(job.lab, &plan, job.schedule);
     let status = child.wait();
     let lab_seconds = start.elapsed().as_secs_f64();
     let changes = driver.stop();
@@ -66,8 +81,12 @@ pub(super) fn run_command(job: &Job, stdout: Stdio, stderr: Stdio) -> Outcome {
         Ok(status) => status,
         Err(error) => return failed(format!("{program}: {error}")),
     };
-    match read_stats(&plan) {
-        Ok(queues) => Outcome { code: code(status), lab_seconds, queues, changes, kernel, ..Outcome::default() },
+    let lateness = match &network {
+        Network::Kernel => None,
+        Network::Emulated(emulated) => Some(emulated.lateness()),
+    };
+    match read_stats(job.lab, &plan) {
+        Ok(queues) => Outcome { code: code(status), lab_seconds, queues, changes, kernel, lateness, ..Outcome::default() },
         Err(error) => failed(error.to_string()),
     }
 }

@@ -1,5 +1,5 @@
-//! A lab that stands until it's taken down: `up`, `exec`, `status`, `down`. Only `netem` can: a virtual clock runs ahead
-//! of whoever types.
+//! A lab that stands until it's taken down: `up`, `exec`, `status`, `down`. Only `netem` and `tun` can: a virtual clock
+//! runs ahead of whoever types.
 //!
 //! All of it are the namespaces of one process. Its end, however it comes, is the lab's.
 
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use serde::{Deserialize, Serialize};
 
+use super::agent::MARK;
 use super::job::{self, Job, Outcome};
-use super::{LabError, LabKind, directory, namespaces};
+use super::{LabError, LabKind, directory, emulated, namespaces};
 use crate::plan::{Plan, Topology};
 use crate::profile::Profile;
 
@@ -29,13 +30,18 @@ pub struct Standing {
     /// The outermost process (`unshare`), and when it started in the kernel's ticks: a process ID alone may be another's by now.
     pid: i32,
     started: u64,
+    lab: LabKind,
     profile: (String, String),
     topology: String,
 }
 
 impl Standing {
-    /// Makes one.
-    pub fn up(profile: &Profile, topology: Topology) -> Result<Self, LabError> {
+    /// Makes one, in a lab of real time.
+    pub fn up(lab: LabKind, profile: &Profile, topology: Topology) -> Result<Self, LabError> {
+        if !lab.is_real_time() {
+            let reason = "its clock runs ahead of whoever types".to_owned();
+            return Err(LabError::Unavailable { lab, reason, remedy: "use --lab netem or --lab tun, or `lab run`".to_owned() });
+        }
         if let Ok(standing) = Self::find() {
             return Err(LabError::AlreadyUp(standing.describe()));
         }
@@ -44,7 +50,7 @@ impl Standing {
         let directory = place();
         fs::create_dir_all(&directory).map_err(LabError::file(&directory))?;
         let job = Job {
-            lab: LabKind::Netem,
+            lab,
             profile: (format!("{}.toml", profile.name()), profile.text().to_owned()),
             topology: topology.to_string(),
             command: Vec::new(),
@@ -66,7 +72,7 @@ impl Standing {
             .spawn()
             .map_err(LabError::spawn("unshare"))?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
-        let standing = Self { pid, started: started(pid).unwrap_or_default(), profile: job.profile, topology: job.topology };
+        let standing = Self { pid, started: started(pid).unwrap_or_default(), lab, profile: job.profile, topology: job.topology };
         // Before it stands, so that a `down` finds it even if we're killed now.
         job::write(&directory.join(STATE), &standing)?;
         let begin = Instant::now();
@@ -82,7 +88,7 @@ impl Standing {
                 let said = Outcome::read(&directory).ok().and_then(|outcome| outcome.error);
                 let what = said.unwrap_or_else(|| log.lines().last().unwrap_or("it left no word").to_owned());
                 clean_up();
-                return Err(LabError::Setup { lab: LabKind::Netem, what });
+                return Err(emulated::blame(lab, what));
             }
             thread::sleep(Duration::from_millis(10));
         }
@@ -100,9 +106,14 @@ impl Standing {
         Ok(Plan::new(&profile, self.topology.parse().unwrap_or_default())?)
     }
 
-    /// `wan, pair`.
+    /// Which lab it is.
+    pub fn lab(&self) -> LabKind {
+        self.lab
+    }
+
+    /// `wan, pair, lab netem`.
     pub fn describe(&self) -> String {
-        format!("{}, {}", self.profile.0.trim_end_matches(".toml"), self.topology)
+        format!("{}, {}, lab {}", self.profile.0.trim_end_matches(".toml"), self.topology, self.lab)
     }
 
     /// A command that enters the lab; what's added to it runs in the lab's root namespace.
@@ -115,7 +126,14 @@ impl Standing {
             command.args(["--user", "--preserve-credentials"]);
         }
         command.args(["--net", "--mount", "--pid", "--"]);
-        command.envs(plan.environment()).env("PEERLANE_LAB", LabKind::Netem.name());
+        command.envs(plan.environment()).env("PEERLANE_LAB", self.lab.name());
+        Ok(command)
+    }
+
+    /// A command that prints what its queues count: for the tun lab, whose queues `tc` doesn't know.
+    pub fn counts(&self) -> Result<Command, LabError> {
+        let mut command = self.enter()?;
+        command.arg(env::current_exe().map_err(LabError::file("this program"))?).args([MARK, "counts"]);
         Ok(command)
     }
 

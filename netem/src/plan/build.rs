@@ -47,20 +47,9 @@ pub(super) fn build(profile: &Profile, topology: Topology) -> Plan {
     // b and d are behind the second router, if there is one.
     let far = |index: usize| two_routers && index % 2 == 1;
 
-    let mut builder = Builder { steps: Vec::new() };
-    let nodes: Vec<&str> = names.iter().map(String::as_str).chain(routers.iter().copied()).collect();
-    for node in &nodes {
-        builder.add(&format!("ip netns add {}", namespace(node)));
-        // Neighbour discovery and router solicitation would cross netem and be counted.
-        builder.sysctl(node, "net.ipv6.conf.all.disable_ipv6=1");
-        builder.sysctl(node, "net.ipv6.conf.default.disable_ipv6=1");
-        // What one connection learnt must not speed up the next.
-        builder.sysctl(node, "net.ipv4.tcp_no_metrics_save=1");
-        builder.add(&format!("ip -n {} link set lo up", namespace(node)));
-    }
-    for router in routers {
-        builder.sysctl(router, "net.ipv4.ip_forward=1");
-    }
+    let nodes = names.iter().map(String::as_str).chain(routers.iter().copied());
+    let mut builder = Builder { steps: nodes.flat_map(node_steps).collect() };
+    builder.steps.extend(routers.iter().map(|router| sysctl(router, "net.ipv4.ip_forward=1")));
 
     let mut hosts = Vec::new();
     for (index, name) in names.iter().enumerate() {
@@ -116,6 +105,19 @@ fn egresses(profile: &Profile, topology: Topology, names: &[String], two_routers
     egresses
 }
 
+/// The namespace of a host or router.
+pub(super) fn node_steps(node: &str) -> Vec<Step> {
+    vec![
+        Step::new(&format!("ip netns add {}", namespace(node))),
+        // Neighbour discovery and router solicitation would cross netem and be counted.
+        sysctl(node, "net.ipv6.conf.all.disable_ipv6=1"),
+        sysctl(node, "net.ipv6.conf.default.disable_ipv6=1"),
+        // What one connection learnt must not speed up the next.
+        sysctl(node, "net.ipv4.tcp_no_metrics_save=1"),
+        Step::new(&format!("ip -n {} link set lo up", namespace(node))),
+    ]
+}
+
 /// The subnet between two routers.
 const BETWEEN: u8 = 200;
 
@@ -132,6 +134,10 @@ fn device(neighbour: &str) -> String {
     format!("to-{neighbour}")
 }
 
+fn sysctl(node: &str, setting: &str) -> Step {
+    Step::new(&format!("ip netns exec {} sysctl -qw {setting}", namespace(node)))
+}
+
 struct Builder {
     steps: Vec<Step>,
 }
@@ -139,10 +145,6 @@ struct Builder {
 impl Builder {
     fn add(&mut self, line: &str) {
         self.steps.push(Step::new(line));
-    }
-
-    fn sysctl(&mut self, node: &str, setting: &str) {
-        self.add(&format!("ip netns exec {} sysctl -qw {setting}", namespace(node)));
     }
 
     /// A veth pair with addresses, no offloads, and static neighbours: the first ARP would cross netem.

@@ -1,6 +1,7 @@
 //! From a profile and a topology to the commands that build the network: no I/O, the same commands in every lab.
 
 mod build;
+mod hosts;
 mod tc;
 #[cfg(test)]
 mod tests;
@@ -114,11 +115,13 @@ impl Plan {
 
     /// The schedule's commands, each with its time from the schedule's start.
     pub fn changes(&self) -> Vec<(Duration, Vec<Step>)> {
-        let changed = |time| {
-            let bottlenecks = self.egresses.iter().filter(|egress| egress.stage == Stage::Bottleneck);
-            bottlenecks.map(|egress| egress.change(&self.profile, time)).collect()
-        };
-        self.profile.times().into_iter().map(|time| (time, changed(time))).collect()
+        self.profile.times().into_iter().map(|time| (time, self.change(time))).collect()
+    }
+
+    /// Those of one time.
+    pub(crate) fn change(&self, time: Duration) -> Vec<Step> {
+        let bottlenecks = self.egresses.iter().filter(|egress| egress.stage == Stage::Bottleneck);
+        bottlenecks.map(|egress| egress.change(&self.profile, time)).collect()
     }
 
     /// The ways out whose delay the lab moves while it stands.

@@ -18,7 +18,7 @@ use std::{
 
 use peerlane_netem::{
     LabError as NetemError, LabKind, Outcome, Run,
-    check::check,
+    check::check_patiently,
     doctor,
     plan::{Host, Plan, Topology},
     profile::{Direction, Profile},
@@ -71,7 +71,7 @@ enum Order {
 }
 
 impl Emulated {
-    /// A lab of a kind (`virtual`, `netem`) with a profile by its name or file. Starts nothing.
+    /// A lab of a kind (`virtual`, `netem`, `tun`) with a profile by its name or file. Starts nothing.
     ///
     /// # Errors
     /// [`BenchError::Plan`] if there's no such lab or profile, or the profile is at fault.
@@ -148,9 +148,18 @@ impl Emulated {
             Queue { direction, bottleneck: queue.bottleneck, packets, bytes, drops, loss_set }
         };
         Network {
+            rejected: outcome.rejection(),
             kernel: outcome.kernel,
             queues: outcome.queues.into_iter().map(queue).collect(),
             scheduled: !self.profile.events().is_empty(),
+            lateness: outcome.lateness.map(|late| measurement::Lateness {
+                packets: late.packets,
+                p50_us: late.p50_us,
+                p99_us: late.p99_us,
+                max_us: late.max_us,
+                above_5ms: late.above_5ms,
+                realtime: late.realtime,
+            }),
             lab_seconds: outcome.lab_seconds,
             wall_seconds: outcome.wall_seconds,
         }
@@ -192,8 +201,12 @@ impl Lab for Emulated {
         for topology in topologies {
             let interrupt = Arc::new(AtomicBool::new(false));
             let prepare = |run: Run| run.limit(LIMIT).interrupt(interrupt.clone());
-            let checked = until(stop, &interrupt, || check(self.kind, &self.profile, &self.profile, topology, prepare));
+            let checked = until(stop, &interrupt, || check_patiently(self.kind, &self.profile, &self.profile, topology, prepare));
             let report = checked.map_err(|error| self.blame(error, "the lab's check"))?;
+            if let Some(why) = report.rejected {
+                red.push(format!("{topology}: its emulator is late on this machine, tried {} times: {why}", report.tries));
+                continue;
+            }
             let wrong = report.findings.iter().filter(|finding| !finding.ok);
             red.extend(wrong.map(|it| format!("{topology} {} {}: {}, measured {}", it.path, it.what, it.expected, it.measured)));
             if report.findings.is_empty() {

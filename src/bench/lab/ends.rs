@@ -153,7 +153,7 @@ impl Ends {
         ending: &'scope Arc<rival::Ending>,
     ) -> Result<Vec<thread::ScopedJoinHandle<'scope, Result<(), LabError>>>, LabError> {
         let Some([from, to]) = &self.rival else {
-            return Err(std::io::Error::other("a rival needs a network of its own: --lab virtual or --lab netem").into());
+            return Err(std::io::Error::other("a rival needs a network of its own: --lab virtual, netem or tun").into());
         };
         let (tell, told) = mpsc::channel();
         let start = |name: &str| thread::Builder::new().name(name.into());

@@ -107,7 +107,7 @@ fn against_loss(all: &[(&dyn Lab, Vec<Pooled>)]) -> Result<String, BenchError> {
 
 /// What happened around the path's scheduled events, of each first run.
 fn series(ran: &Ran) -> Result<String, BenchError> {
-    let firsts = ran.outcomes.iter().filter(|outcome| outcome.record.complete && outcome.case.run == 1);
+    let firsts = ran.outcomes.iter().filter(|outcome| outcome.record.is_sound() && outcome.case.run == 1);
     let (mut goodput, mut latency) = (Vec::new(), Vec::new());
     for outcome in firsts {
         let Some(series) = &outcome.measurement.series else { continue };

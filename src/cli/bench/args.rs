@@ -41,6 +41,8 @@ pub(super) enum LabName {
     Virtual,
     /// Network namespaces with an impaired path between the ends, in real time: needs root or user namespaces.
     Netem,
+    /// Network namespaces with an emulator between, in real time, where the kernel has no netem; late runs are rejected.
+    Tun,
 }
 
 const EXAMPLES: &str = "\
@@ -238,18 +240,19 @@ impl Args {
             return fail("more than one job is for --lab virtual: in real time they'd disturb each other");
         }
         if self.lab == LabName::Loopback && matches!(self.workload, WorkloadName::Recover | WorkloadName::Share) {
-            return fail("loopback has neither scheduled events nor a bottleneck to share: use --lab virtual or --lab netem");
+            return fail("loopback has neither scheduled events nor a bottleneck to share: use --lab virtual, netem or tun");
         }
         if self.lab == LabName::Loopback && self.rival.iter().any(|rival| *rival != Rival::None) {
-            return fail("loopback has no bottleneck to share, so --rival needs --lab virtual or --lab netem");
+            return fail("loopback has no bottleneck to share, so --rival needs --lab virtual, netem or tun");
         }
         let kind = match self.lab {
             LabName::Loopback if self.profile.is_empty() => {
                 return Ok(vec![Box::new(Loopback { event_interval: self.event_interval })]);
             }
-            LabName::Loopback => return fail("loopback has no impairment, so --profile needs --lab virtual or --lab netem"),
+            LabName::Loopback => return fail("loopback has no impairment, so --profile needs --lab virtual, netem or tun"),
             LabName::Virtual => "virtual",
             LabName::Netem => "netem",
+            LabName::Tun => "tun",
         };
         let profiles: Vec<&str> = match self.profile.as_slice() {
             [] => vec![self.workload.profile()],
