@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use peerlane_netem::check::{Report, check_patiently};
 use peerlane_netem::plan::Topology;
 use peerlane_netem::profile::Profile;
-use peerlane_netem::{LabError, LabKind, Run, doctor};
+use peerlane_netem::{LabKind, Run};
 
 const LAB: &str = env!("CARGO_BIN_EXE_lab");
 const LIMIT: Duration = Duration::from_secs(120);
@@ -182,8 +182,4 @@ fn wait(done: impl Fn() -> bool) {
 #[test]
 fn the_default_order_is_best_first() {
     assert_eq!(LabKind::ALL, [LabKind::Virtual, LabKind::Netem, LabKind::Tun]);
-    let error = Run::new(LabKind::Tun, &short(""), Topology::Pair, Vec::<String>::new()).agent("/nonexistent").start().unwrap_err();
-    assert!(matches!(error, LabError::File { .. }), "{error}");
-    // Whatever it finds, it says so.
-    assert!(doctor().iter().all(|diagnosis| diagnosis.trouble.is_some() || !diagnosis.with.is_empty()));
 }

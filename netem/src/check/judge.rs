@@ -15,16 +15,18 @@ pub(super) struct Tolerance {
     floor: Duration,
     /// Of times and rates.
     share: f64,
+    /// Of the distance of two packets: the first one wakes its receiver, the second finds it awake.
+    pair: Duration,
 }
 
 impl Tolerance {
     pub(super) fn of(lab: LabKind) -> Self {
         match lab {
-            LabKind::Virtual => Self { floor: Duration::from_micros(100), share: 0.01 },
+            LabKind::Virtual => Self { floor: Duration::from_micros(100), share: 0.01, pair: Duration::ZERO },
             // Real time; a run that was late is rejected, so the rest is the devices' own.
-            LabKind::Tun => Self { floor: Duration::from_micros(300), share: 0.01 },
+            LabKind::Tun => Self { floor: Duration::from_micros(300), share: 0.01, pair: Duration::from_micros(100) },
             // Real time on a machine that does other things.
-            _ => Self { floor: Duration::from_millis(2), share: 0.05 },
+            _ => Self { floor: Duration::from_millis(2), share: 0.05, pair: Duration::from_micros(100) },
         }
     }
 
@@ -224,7 +226,7 @@ impl Judge<'_> {
 
     /// A stretch of a schedule: two packets sent at once arrive as far apart as the rate says.
     pub(super) fn gap(&self, when: &str, said: Duration, measured: Duration) -> Finding {
-        self.time(&format!("{when}: pair's distance"), said, said.mul_f64(self.tolerance.share.max(0.02)), measured)
+        self.time(&format!("{when}: pair's distance"), said, said.mul_f64(self.tolerance.share.max(0.02)) + self.tolerance.pair, measured)
     }
 
     /// Something that couldn't be measured at all.
