@@ -149,7 +149,7 @@ pub(crate) fn transport(
         .max_concurrent_uni_streams(varint(classes.lanes_total() + limits::MESSAGE_STREAMS))
         // Credit is the session's: a stream's window is the largest lane's, and all lanes' together fit the connection's.
         .stream_receive_window(varint(largest_window(classes)))
-        .receive_window(varint(classes.window_total() + CONTROL_WINDOW + MESSAGE_WINDOW))
+        .receive_window(varint(classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW + MESSAGE_WINDOW))
         // Follows the congestion window from the first write on: `budget`.
         .send_window(limits::QUANTUM as u64)
         // Round robin among streams of one priority. Off, one stream can starve the rest.
@@ -186,7 +186,7 @@ pub(crate) fn transport(
 
 fn largest_window(classes: &ClassTable) -> usize {
     // A stream's first byte names its lane and isn't counted by the session's credit.
-    1 + classes.iter().map(|(_, class)| class.window.max(class.large_window)).max().unwrap_or(0)
+    1 + classes.iter().map(|(_, class)| class.most(false).max(class.most(true))).max().unwrap_or(0)
 }
 
 /// The keys of an endpoint, derived from the identity's secret: the same after a restart.
