@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BenchError, Environment, Lab, Network, Variant, Workload,
+    BenchError, Environment, Kind, Lab, Network, Variant, Workload,
     error::LabError,
     load::{Links, Tag, message},
     measurement::Times,
@@ -216,7 +216,7 @@ pub(super) async fn serve(
         tokio::spawn(async move {
             // One that comes to nothing is the dialer's to tell.
             let Ok(connection) = arrival.upgrade().await else { return };
-            let Ok(links) = Links::new(variant, std::slice::from_ref(&connection)) else { return };
+            let Ok(links) = Links::new(variant, Kind::Query, std::slice::from_ref(&connection)) else { return };
             while let Ok(Inbound::Whole(query)) = links.query.recv().await {
                 let Some(id) = message::id(Tag::Query, &query) else { continue };
                 let result = message::message(Tag::Result, id, Workload::default().result_bytes);
@@ -248,7 +248,7 @@ async fn dial(transport: &AnyTransport<PeerAddr, SocketAddr>, addr: &PeerAddr, v
         while connections.len() < variant.connections() {
             connections.push(transport.dial(addr).await?);
         }
-        let links = Links::new(variant, &connections)?;
+        let links = Links::new(variant, Kind::Query, &connections)?;
         let ready = begun.elapsed();
         links.query.send(message::message(Tag::Query, 0, Workload::default().query_bytes)).await?;
         let answered = tokio::time::timeout(ANSWER, links.query.recv()).await.is_ok_and(|answer| answer.is_ok());

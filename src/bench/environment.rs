@@ -10,6 +10,8 @@ pub struct Environment {
     pub peerlane: &'static str,
     /// The compiler, if the build told it (`PEERLANE_RUSTC`).
     pub rustc: Option<&'static str>,
+    /// What the transports stand on, each with its version, if the build told it (`PEERLANE_DEPENDENCIES`).
+    pub dependencies: Option<&'static str>,
     /// `release`, or `debug`: figures of a debug build mean little.
     pub build: &'static str,
     /// The release of the kernel under the transports: a lab's own, if it has one.
@@ -34,6 +36,7 @@ impl Environment {
         Self {
             peerlane: env!("CARGO_PKG_VERSION"),
             rustc: option_env!("PEERLANE_RUSTC"),
+            dependencies: option_env!("PEERLANE_DEPENDENCIES"),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
             kernel: read("/proc/sys/kernel/osrelease").map(|release| release.trim().to_owned()),
             platform: format!("{}-{}", std::env::consts::OS, std::env::consts::ARCH),

@@ -5,7 +5,11 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{Case, Flood, Rival, Series, error::LabError, load::Lane};
+use super::{
+    Case, Flood, Kind, Rival, Series,
+    error::LabError,
+    load::{Copied, Lane},
+};
 
 /// The longest time that a histogram tells apart, in nanoseconds: ten minutes. Longer ones count as that.
 const LONGEST: u64 = 600_000_000_000;
@@ -108,6 +112,8 @@ pub struct End {
     pub queue_mean_us: Option<f64>,
     /// The same at most.
     pub queue_max_us: Option<f64>,
+    /// What it copied onto another connection, if it does that.
+    pub copies: Option<Copied>,
 }
 
 impl End {
@@ -128,6 +134,7 @@ impl End {
             packets_lost: path.lost,
             queue_mean_us: class.map(|class| micros(class.queue_time.div_f64(class.sent_messages as f64))),
             queue_max_us: class.map(|class| micros(class.queue_time_max)),
+            copies: None,
         }
     }
 }
@@ -201,6 +208,23 @@ impl std::iter::Sum for Loss {
     }
 }
 
+/// What a flood in an open loop offered, in messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Offered {
+    /// All that were due.
+    pub messages: u64,
+    /// Of them such as found no room in their class's send budget. The others were sent.
+    pub refused: u64,
+}
+
+impl Offered {
+    /// What came since an earlier look.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self { messages: self.messages.saturating_sub(earlier.messages), refused: self.refused.saturating_sub(earlier.refused) }
+    }
+}
+
 /// What one case gave.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measurement {
@@ -211,10 +235,16 @@ pub struct Measurement {
     pub unfinished: u64,
     /// How late the generator was: from the scheduled time, or from when the query before was queued, until it got to it.
     pub lateness: Times,
+    /// Answers that say that an operation wasn't the next one of its account. Any makes the measurement incomplete.
+    pub out_of_order: u64,
+    /// Answers that refuse for another reason. So does any of these.
+    pub refused: u64,
     /// Bytes of BELIEFs taken by the receiver's application within [`Self::window`].
     pub belief_bytes: u64,
     /// The same of the asking end, if the other one floods too.
     pub belief_bytes_back: u64,
+    /// What the asking end's flood offered meanwhile, if it's one in an open loop.
+    pub offered: Option<Offered>,
     /// Bytes of the rival that its receiver took meanwhile.
     pub rival_bytes: u64,
     /// How long it was measured.
@@ -229,6 +259,8 @@ pub struct Measurement {
     pub server: End,
     /// The querying and the answering end of BELIEF's connection, if it has one of its own.
     pub belief_ends: Option<[End; 2]>,
+    /// The querying and the answering end of the connection for copies, if there's one.
+    pub copy_ends: Option<[End; 2]>,
     /// The network between them, if it's an emulated one.
     pub network: Option<Network>,
     /// What happened when, if the path has a schedule.
@@ -245,15 +277,19 @@ impl Measurement {
             latency: Times::new()?,
             unfinished: 0,
             lateness: Times::new()?,
+            out_of_order: 0,
+            refused: 0,
             belief_bytes: 0,
             belief_bytes_back: 0,
             rival_bytes: 0,
+            offered: None,
             window: Duration::ZERO,
             complete: false,
             failure: None,
             client: End::default(),
             server: End::default(),
             belief_ends: None,
+            copy_ends: None,
             network: None,
             series: None,
             log: String::new(),
@@ -270,10 +306,11 @@ impl Measurement {
 
     /// Packets lost through our own doing, where the flood goes. In an emulated network it's what the bottlenecks dropped
     /// beyond what is set; beside a rival, and without a network, what the transport says, less what is set. `None` if
-    /// nobody knows: TCP doesn't, and a schedule that swallows packets is in all counters.
+    /// nobody knows: TCP doesn't, a schedule that swallows packets is in all counters, and in a star the link to the hub drops
+    /// acknowledgements of seven leaves, which are small and many, and no flood's packets.
     pub(super) fn own_loss(&self, case: &Case) -> Option<Loss> {
         let queues = self.network.as_ref().map_or(&[][..], |network| &network.queues);
-        if self.network.as_ref().is_some_and(|network| network.scheduled) {
+        if case.workload.kind == Kind::Propagate || self.network.as_ref().is_some_and(|network| network.scheduled) {
             return None;
         }
         let both = case.flood == Flood::BothWays;

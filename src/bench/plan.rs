@@ -5,48 +5,12 @@ use std::{fmt, time::Duration};
 use peerlane_transport::{ClassTable, limits};
 use serde::{Deserialize, Serialize};
 
-use super::{BenchError, Variant};
+use super::{BenchError, Flood, Variant, propagate::LEAST_BELIEF};
 
 /// Queries of one run whose schedule is held in memory. Count; 24 bytes each.
 const MAX_QUERIES: f64 = 10_000_000.0;
-
-/// What else fills the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-#[non_exhaustive]
-pub enum Flood {
-    /// Nothing.
-    None,
-    /// BELIEFs from the querying side, as fast as `send` permits; the other side takes them.
-    Full,
-    /// The same from both sides.
-    BothWays,
-}
-
-impl Flood {
-    /// Every one there is.
-    pub const ALL: [Self; 3] = [Self::None, Self::Full, Self::BothWays];
-
-    /// The name in records and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Full => "full",
-            Self::BothWays => "both-ways",
-        }
-    }
-
-    /// The flood of a name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|flood| flood.name() == name)
-    }
-}
-
-impl fmt::Display for Flood {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+/// Messages per second of a flood in an open loop. Count: its generator shares a thread with the queries'.
+const MAX_FLOOD: f64 = 100_000.0;
 
 /// Who else uses the bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -86,14 +50,50 @@ impl fmt::Display for Rival {
     }
 }
 
-/// The query workload: sizes, rate and times.
+/// What is asked, and when it's done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// A QUERY, until its RESULT.
+    Query,
+    /// A TRANSACT with the next signed operation of an account, until the RESULT of a reference peer's service, which checks
+    /// signature and sequence.
+    Transact,
+    /// An operation of one of eight reference peers in a star, until the last of them has merged it by gossip.
+    Propagate,
+}
+
+impl Kind {
+    /// The name in records and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Transact => "transact",
+            Self::Propagate => "propagate",
+        }
+    }
+
+    /// The standard class that it's about.
+    pub fn class(self) -> &'static str {
+        match self {
+            Self::Query => ClassTable::QUERY,
+            Self::Transact => ClassTable::TRANSACT,
+            Self::Propagate => ClassTable::BELIEF,
+        }
+    }
+}
+
+/// What is asked: kind, sizes, rate and times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
-    /// Queries per second on average; 0: none, to see the flood alone.
+    /// What is asked.
+    pub kind: Kind,
+    /// Questions per second on average; 0: none, to see the flood alone.
     pub rate: f64,
-    /// Bytes of a QUERY, encoded. 9 at least: tag and ID.
+    /// Bytes of a QUERY, encoded, 9 at least: tag and ID. For other kinds bytes of an operation's value.
     pub query_bytes: usize,
-    /// Bytes of its RESULT, encoded. 9 at least.
+    /// Bytes of a QUERY's RESULT, encoded. 9 at least.
     pub result_bytes: usize,
     /// Bytes of a flood's BELIEF, encoded.
     pub belief_bytes: usize,
@@ -108,6 +108,7 @@ pub struct Workload {
 impl Default for Workload {
     fn default() -> Self {
         Self {
+            kind: Kind::Query,
             rate: 100.0,
             query_bytes: 100,
             result_bytes: 300,
@@ -143,6 +144,8 @@ pub struct Case {
     pub variant: Variant,
     /// What else fills the connection.
     pub flood: Flood,
+    /// What a flood in an open loop offers, in bits per second; `None`: whatever `send` permits, or nothing.
+    pub offered_bps: Option<f64>,
     /// Who else uses the bottleneck.
     pub rival: Rival,
     /// 1 for the first.
@@ -200,15 +203,62 @@ impl Plan {
                 limits::SMALL_MESSAGE
             ));
         }
+        if work.kind == Kind::Propagate { self.check_propagate() } else { Ok(()) }
+    }
+
+    fn check_propagate(&self) -> Result<(), BenchError> {
+        let fail = |what: String| Err(BenchError::Plan { what });
+        if let Some(variant) = self.variants.iter().find(|variant| !variant.carries_nodes()) {
+            return fail(format!("propagate is carried by nodes, and {variant} has other classes or connections than a node's"));
+        }
+        if self.workload.rate == 0.0 {
+            return fail("propagate without operations (--rate 0) measures nothing".into());
+        }
+        if self.rivals.iter().any(|rival| *rival != Rival::None) {
+            return fail("a star has no place for a rival: leave --rival out".into());
+        }
+        if self.workload.belief_bytes < LEAST_BELIEF && self.floods.iter().any(|flood| *flood != Flood::None) {
+            return fail(format!(
+                "a flood of beliefs of {} bytes: in propagate they're real, {LEAST_BELIEF} at least",
+                self.workload.belief_bytes
+            ));
+        }
         Ok(())
     }
 
-    /// All cases, run by run: what disturbs the machine for a while falls on all of a run.
-    pub fn cases(&self) -> impl Iterator<Item = Case> + '_ {
+    /// Tells what can't be run on a path with these rates, as a lab gives them.
+    ///
+    /// # Errors
+    /// [`BenchError::Plan`].
+    pub(super) fn check_on(&self, rates_mbps: Option<[f64; 2]>) -> Result<(), BenchError> {
+        for flood in &self.floods {
+            let Flood::Rate(rate) = flood else { continue };
+            let Some(bits) = rate.bits(rates_mbps.map(|[there, _]| there)) else {
+                return Err(BenchError::Plan {
+                    what: format!("--flood {flood}: this path has no rate to be a share of; name one, as 10Mbit/s"),
+                });
+            };
+            let messages = bits / 8.0 / self.workload.belief_bytes as f64;
+            if messages > MAX_FLOOD {
+                let what =
+                    format!("--flood {flood}: {messages:.0} BELIEFs per second; at most {MAX_FLOOD:.0}, or larger ones (--belief-bytes)");
+                return Err(BenchError::Plan { what });
+            }
+        }
+        Ok(())
+    }
+
+    /// All cases on a path with these rates, run by run: what disturbs the machine for a while falls on all of a run.
+    pub(super) fn cases(&self, rates_mbps: Option<[f64; 2]>) -> impl Iterator<Item = Case> + '_ {
+        let offered = move |flood| match flood {
+            Flood::Rate(rate) => rate.bits(rates_mbps.map(|[there, _]| there)),
+            _ => None,
+        };
         (1..=self.runs).flat_map(move |run| {
             self.rows().map(move |(variant, flood, rival)| Case {
                 variant,
                 flood,
+                offered_bps: offered(flood),
                 rival,
                 run,
                 seed: self.seed.wrapping_add(u64::from(run)),
@@ -253,7 +303,7 @@ mod tests {
 
     #[test]
     fn runs_interleave_and_cases_of_a_run_share_their_seed() {
-        let cases: Vec<_> = plan().cases().collect();
+        let cases: Vec<_> = plan().cases(None).collect();
         assert_eq!(cases.len(), plan().len());
         assert!(cases[..cases.len() / 2].iter().all(|case| case.run == 1 && case.seed == 8));
         assert!(cases[cases.len() / 2..].iter().all(|case| case.run == 2 && case.seed == 9));
@@ -275,5 +325,20 @@ mod tests {
         assert!(refused(|p| p.workload.rate = 1e9).contains("queries in a run"));
         assert!(refused(|p| p.workload.query_bytes = 8).contains("QUERY of 8 bytes"));
         assert!(refused(|p| p.workload.belief_bytes = 64 << 20).contains("BELIEF"));
+    }
+
+    #[test]
+    fn a_share_needs_a_rate_and_no_flood_is_of_more_messages_than_can_be_made() {
+        let with = |flood: &str, belief_bytes| {
+            let workload = Workload { belief_bytes, ..Workload::default() };
+            Plan { floods: vec![flood.parse().unwrap()], workload, ..plan() }
+        };
+        let half = with("50%", 65_536);
+        assert!(half.check_on(None).unwrap_err().to_string().contains("10Mbit/s"));
+        half.check_on(Some([50.0, 5.0])).unwrap();
+        assert!(half.cases(Some([50.0, 5.0])).all(|case| case.offered_bps == Some(25e6)));
+        with("10Gbit/s", 65_536).check_on(None).unwrap();
+        assert!(with("10Gbit/s", 100).check_on(None).unwrap_err().to_string().contains("--belief-bytes"));
+        assert!(plan().cases(Some([50.0, 5.0])).all(|case| case.offered_bps.is_none()));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use super::{
-    Flood, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
+    Flood, Kind, Lab, Outcome, Plan, Ran, Recovery, Rival, Variant,
     measurement::{Loss, Times, goodput},
 };
 
@@ -25,6 +25,8 @@ pub(super) struct Row {
     unfinished: u64,
     /// In Mbit/s: BELIEFs there and back, and the rival's bytes.
     pub(super) goodput: [f64; 3],
+    /// Of a flood in an open loop: what was offered, in Mbit/s, and the share of it that was refused.
+    offered: Option<(f64, f64)>,
     loss: Option<Loss>,
     /// The share of packets that the profile loses where the flood goes.
     pub(super) loss_set: Option<f64>,
@@ -51,6 +53,7 @@ impl Row {
                 goodput(sum(|outcome| outcome.measurement.belief_bytes_back), window),
                 goodput(sum(|outcome| outcome.measurement.rival_bytes), window),
             ],
+            offered: offered(outcomes, window),
             loss: outcomes.iter().map(loss).sum(),
             loss_set: first.measurement.loss_set(),
             recoveries: outcomes
@@ -70,6 +73,16 @@ impl Row {
     }
 }
 
+/// What floods in an open loop offered, in Mbit/s, and the share of it that was refused.
+fn offered(outcomes: &[&Outcome], window: std::time::Duration) -> Option<(f64, f64)> {
+    let all: Option<Vec<_>> =
+        outcomes.iter().map(|outcome| Some((outcome.measurement.offered?, outcome.case.workload.belief_bytes))).collect();
+    let all = all?;
+    let bytes = all.iter().map(|(offered, bytes)| offered.messages * *bytes as u64).sum();
+    let (messages, refused) = all.iter().fold((0, 0), |(all, none), (offered, _)| (all + offered.messages, none + offered.refused));
+    (messages > 0).then(|| (goodput(bytes, window), refused as f64 / messages as f64))
+}
+
 /// A table of all complete measurements in one lab, pooled over runs: a row per transport and flood, then flood against
 /// idle. Tells what is left out because it's incomplete, because it failed, or because the lab's check is red. Nothing
 /// measured is nothing printed.
@@ -77,7 +90,8 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
     let (complete, incomplete): (Vec<_>, Vec<_>) = ran.outcomes.iter().partition(|outcome| outcome.record.complete);
     let mut out = String::new();
     if !ran.red.is_empty() {
-        let _ = writeln!(out, "left out: profile {} in lab {}, which doesn't do as its profile says:", lab.profile(), lab.name());
+        let (profile, lab, runs) = (lab.profile(), lab.name(), plan.len());
+        let _ = writeln!(out, "left out, rejected: {runs}, as profile {profile} in lab {lab} doesn't do as it says:");
         ran.red.iter().for_each(|finding| out.extend(["  ", finding, "\n"]));
     }
     if !complete.is_empty() {
@@ -91,19 +105,42 @@ pub fn table(plan: &Plan, lab: &dyn Lab, ran: &Ran) -> String {
             out += &back.to_string();
         }
     }
-    if !incomplete.is_empty() {
-        let _ = writeln!(out, "left out, incomplete: {}", incomplete.len());
-        for outcome in incomplete {
-            let why = outcome.record.failure.as_deref().unwrap_or("interrupted");
-            let _ = writeln!(out, "  {}: {why}", outcome.case);
-        }
+    out += &left_out(plan, ran, &incomplete);
+    out
+}
+
+/// A measurement in a line, as it ends.
+pub fn line(outcome: &Outcome) -> String {
+    let (record, measured) = (&outcome.record, &outcome.measurement);
+    let ms = |quantile| number(measured.latency.quantile(quantile).map(|micros| micros / 1e3), 1, "");
+    let mut line = format!("{}: {}: p50 {}, p99 {} ms", record.profile, outcome.case, ms(0.5), ms(0.99));
+    if outcome.case.flood != Flood::None {
+        let _ = write!(line, ", BELIEF {:.1} Mbit/s", record.belief_goodput_mbps);
     }
-    if !ran.failed.is_empty() {
-        let _ = writeln!(out, "left out, failed: {}", ran.failed.len());
-        for (case, error) in &ran.failed {
-            let _ = writeln!(out, "  {case}: {error}");
-        }
+    if measured.unfinished > 0 {
+        let _ = write!(line, ", {} unfinished", measured.unfinished);
     }
+    if !record.complete {
+        let _ = write!(line, ", incomplete: {}", record.failure.as_deref().unwrap_or("interrupted"));
+    }
+    line
+}
+
+/// What the table hasn't, how much of it, and why.
+fn left_out(plan: &Plan, ran: &Ran, incomplete: &[&Outcome]) -> String {
+    let mut out = String::new();
+    let mut list = |what: &str, count: usize, lines: Vec<String>| {
+        if count > 0 {
+            let _ = writeln!(out, "left out, {what}: {count}");
+            lines.iter().for_each(|line| out.extend(["  ", line, "\n"]));
+        }
+    };
+    let why = |outcome: &&Outcome| format!("{}: {}", outcome.case, outcome.record.failure.as_deref().unwrap_or("interrupted"));
+    list("incomplete", incomplete.len(), incomplete.iter().map(why).collect());
+    list("failed", ran.failed.len(), ran.failed.iter().map(|(case, error)| format!("{case}: {error}")).collect());
+    let rejected = if ran.red.is_empty() { 0 } else { plan.len() };
+    let begun = ran.outcomes.len() + ran.failed.len() + rejected;
+    list("interrupted before there was anything to tell", plan.len().saturating_sub(begun), Vec::new());
     out
 }
 
@@ -114,10 +151,15 @@ fn title(plan: &Plan, lab: &dyn Lab) -> String {
         Some([there, back]) => format!("profile {} ({there} Mbit/s, back {back})", lab.profile()),
         None => "no impairment".to_owned(),
     };
+    let asked = match work.kind {
+        Kind::Query => format!("QUERY {} B -> RESULT {} B", work.query_bytes, work.result_bytes),
+        Kind::Propagate => {
+            format!("BELIEF of a signed operation with a value of {} B, from a leaf to the last of a star of 8 peers", work.query_bytes)
+        }
+        Kind::Transact => format!("TRANSACT, a signed operation with a value of {} B -> RESULT", work.query_bytes),
+    };
     format!(
-        "QUERY {} B -> RESULT {} B, open loop at {}/s, latency from the scheduled time in ms; flood: BELIEFs of {} B; lab {}, {path}\n",
-        work.query_bytes,
-        work.result_bytes,
+        "{asked}, open loop at {}/s, latency from the scheduled time in ms; flood: BELIEFs of {} B; lab {}, {path}\n",
         work.rate,
         work.belief_bytes,
         lab.name(),
@@ -143,7 +185,7 @@ fn pooled(plan: &Plan, complete: &[&Outcome]) -> Vec<Pooled> {
 /// The first cells of a row.
 fn names((variant, flood, rival): &(Variant, Flood, Rival)) -> Vec<String> {
     let beside = if *rival == Rival::None { NOTHING } else { rival.name() };
-    [variant.name(), flood.name(), beside].map(str::to_owned).to_vec()
+    vec![variant.name().to_owned(), flood.to_string(), beside.to_owned()]
 }
 
 fn recoveries(pooled: &[Pooled]) -> Grid {
@@ -193,6 +235,8 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         "of rate",
         "back Mbit/s",
         "of rate",
+        "offered Mbit/s",
+        "refused",
         "rival Mbit/s",
         "of rate",
         "own loss",
@@ -210,6 +254,10 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         cells.extend(row.intervals.map(|interval| interval.map_or_else(|| NOTHING.to_owned(), ends)));
         let flows = [*flood != Flood::None, *flood == Flood::BothWays, *rival != Rival::None];
         for (i, flows) in flows.into_iter().enumerate() {
+            if i == 2 {
+                cells.push(number(row.offered.map(|(mbps, _)| mbps), 1, ""));
+                cells.push(number(row.offered.map(|(_, refused)| refused * 100.0), 1, "%"));
+            }
             let goodput = flows.then_some(row.goodput[i]);
             // The rival goes our way.
             let share = goodput.zip(lab.rates_mbps()).map(|(goodput, [there, back])| goodput / if i == 1 { back } else { there });
@@ -221,7 +269,7 @@ fn rows(lab: &dyn Lab, pooled: &[Pooled]) -> Grid {
         grid.add(cells);
 
         let idle = pooled.iter().find(|(key, _)| *key == (*variant, Flood::None, *rival));
-        if let (Flood::Full, Some((_, idle))) = (*flood, idle) {
+        if let (Flood::Full | Flood::Rate(_), Some((_, idle))) = (*flood, idle) {
             let ratio =
                 |(idle, full): (Option<f64>, Option<f64>)| idle.zip(full).filter(|(idle, _)| *idle > 0.0).map(|(idle, full)| full / idle);
             let mut cells = names(key);

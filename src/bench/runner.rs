@@ -10,7 +10,7 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use super::{BenchError, Case, Environment, Lab, Measurement, Plan, Record};
+use super::{BenchError, Case, Environment, Lab, Measurement, Plan, Record, Status, Unmeasured};
 
 /// How a plan is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,9 @@ pub enum Event<'a> {
     /// A case is over: keep it now, so that nothing is lost if the next one isn't.
     Measured(&'a dyn Lab, &'a Outcome),
     /// A case couldn't be measured; the others go on.
-    Failed(&'a dyn Lab, &'a Case, &'a BenchError),
+    Failed(&'a dyn Lab, &'a Case, &'a Unmeasured),
+    /// A case isn't measured, because its lab's check is red.
+    Rejected(&'a dyn Lab, &'a Unmeasured),
     /// Nothing more comes of this lab. The labs' ends come in the labs' order.
     Over(&'a dyn Lab, &'a Ran),
 }
@@ -97,6 +99,7 @@ pub fn run(
     mut each: impl FnMut(Event<'_>) -> Result<(), BenchError>,
 ) -> Result<Vec<Ran>, BenchError> {
     plan.check()?;
+    labs.iter().try_for_each(|lab| plan.check_on(lab.rates_mbps()).and_then(|()| lab.permits(plan)))?;
     let mut ran: Vec<Ran> = labs.iter().map(|_| Ran::default()).collect();
     let mut checked = vec![false; labs.len()];
     if how.check {
@@ -111,8 +114,14 @@ pub fn run(
     }
 
     let environment = Environment::here();
+    for (lab, ran) in labs.iter().zip(&ran).filter(|(_, ran)| !ran.red.is_empty()) {
+        let why = format!("the lab's check: {}", ran.red.join("; "));
+        for case in plan.cases(lab.rates_mbps()) {
+            each(Event::Rejected(*lab, &Unmeasured::new(&case, *lab, true, &environment, Status::Rejected, why.clone())))?;
+        }
+    }
     let sound = (0..labs.len()).filter(|lab| ran[*lab].red.is_empty());
-    let cases: Vec<(usize, Case)> = sound.flat_map(|lab| plan.cases().map(move |case| (lab, case))).collect();
+    let cases: Vec<(usize, Case)> = sound.flat_map(|lab| plan.cases(labs[lab].rates_mbps()).map(move |case| (lab, case))).collect();
     let mut left: Vec<usize> = (0..labs.len()).map(|lab| cases.iter().filter(|(of, _)| *of == lab).count()).collect();
     let mut found: Vec<Option<Outcome>> = cases.iter().map(|_| None).collect();
     let mut told = 0;
@@ -139,7 +148,8 @@ pub fn run(
             }
             Happened::Over(Err(BenchError::Interrupted)) => {}
             Happened::Over(Err(error @ (BenchError::Lab { .. } | BenchError::Emulation { .. }))) => {
-                each(Event::Failed(lab, case, &error))?;
+                let record = Unmeasured::new(case, lab, checked[of], &environment, Status::Failed, error.to_string());
+                each(Event::Failed(lab, case, &record))?;
                 ran[of].failed.push((case.clone(), error));
             }
             Happened::Over(Err(error)) => return Err(error),

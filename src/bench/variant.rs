@@ -14,10 +14,10 @@ use peerlane_transport::{
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use super::{End, Workload, error::LabError};
+use super::{End, Workload, error::LabError, load::OVERHEAD};
 
 /// The network's name of a benchmark's two ends.
-const NETWORK: &str = "peerlane-bench";
+pub(super) const NETWORK: &str = "peerlane-bench";
 /// The name of the only class, where there's but one.
 const ALL: &str = "all";
 
@@ -46,6 +46,8 @@ pub struct Variant {
     classes: Classes,
     /// BELIEF has a connection of its own.
     apart: bool,
+    /// So have copies of QUERY and RESULT.
+    copies: bool,
     /// The congestion control that it must have, by the name that's read back; `None`: whatever it has by default.
     congestion: Option<&'static str>,
 }
@@ -60,6 +62,19 @@ impl Variant {
             congestion: Some("bbr"),
             apart: true,
             ..Self::tcp("tcp-per-class-bbr", "QUERY on one connection, BELIEF on another, both over BBR", one)
+        },
+        // What TCP can have of what QUIC has: BELIEF on a connection of its own, so that neither its queue nor its losses hold
+        // up a QUERY; and each QUERY and RESULT once more on a third connection 2 ms later, within the budget of QUIC's copies,
+        // the first arrival counting. A lost segment then holds up what's behind it on one of the two connections alone.
+        Self {
+            congestion: Some("bbr"),
+            apart: true,
+            copies: true,
+            ..Self::tcp(
+                "tcp-per-class-bbr-copies",
+                "the same, and a copy of each QUERY and RESULT on a third one, within the budget of QUIC's",
+                one,
+            )
         },
         Self {
             congestion: Some("cubic"),
@@ -85,7 +100,7 @@ impl Variant {
     ];
 
     const fn tcp(name: &'static str, about: &'static str, change: fn(&mut TcpConfig)) -> Self {
-        Self { name, about, carrier: Carrier::Tcp(change), classes: Classes::Standard, apart: false, congestion: None }
+        Self { name, about, carrier: Carrier::Tcp(change), classes: Classes::Standard, apart: false, copies: false, congestion: None }
     }
 
     const fn quic(name: &'static str, about: &'static str, change: fn(&mut QuicConfig)) -> Self {
@@ -112,9 +127,15 @@ impl Variant {
         self.about
     }
 
-    /// Connections that the asking end dials: the first one carries QUERY, the last one BELIEF.
+    /// Connections that the asking end dials: the first one carries QUERY, the second one its copies if there are any, the last
+    /// one BELIEF.
     pub(super) fn connections(self) -> usize {
-        1 + usize::from(self.apart)
+        1 + usize::from(self.copies) + usize::from(self.apart)
+    }
+
+    /// QUERY and RESULT have copies on a connection of their own.
+    pub(super) fn copies(self) -> bool {
+        self.copies
     }
 
     /// The name of the class that carries what a standard class of this name does.
@@ -125,13 +146,27 @@ impl Variant {
         }
     }
 
+    /// Whether a node can have it: one connection, with the standard classes.
+    pub(super) fn carries_nodes(self) -> bool {
+        self.classes == Classes::Standard && self.connections() == 1
+    }
+
     /// One end's transport.
     pub(super) fn make(self, identity: &Identity, work: &Workload) -> Result<AnyTransport<PeerAddr, SocketAddr>, LabError> {
+        self.transport(self.local(identity, work)?)
+    }
+
+    /// Who one end is, and what it wants.
+    pub(super) fn local(self, identity: &Identity, work: &Workload) -> Result<LocalPeer, LabError> {
         let mut terms = Terms::new(NETWORK)?;
         if self.classes == Classes::One {
             terms.classes = one_class(work)?;
         }
-        let peer = LocalPeer::new(identity, Arc::new(Lists::everybody()), terms)?;
+        Ok(LocalPeer::new(identity, Arc::new(Lists::everybody()), terms)?)
+    }
+
+    /// The transport of such an end.
+    pub(super) fn transport(self, peer: LocalPeer) -> Result<AnyTransport<PeerAddr, SocketAddr>, LabError> {
         match self.carrier {
             Carrier::Tcp(change) => {
                 let mut config = TcpConfig::default();
@@ -171,7 +206,7 @@ fn one(config: &mut TcpConfig) {
 /// The table of one class: two messages may wait, so that one leaves while the next is made, because all that waits
 /// delays what comes after; in transit is permitted what all standard classes have together.
 fn one_class(work: &Workload) -> Result<ClassTable, LabError> {
-    let largest = work.belief_bytes.max(work.query_bytes).max(work.result_bytes);
+    let largest = work.belief_bytes.max(work.query_bytes + OVERHEAD).max(work.result_bytes);
     let two = 2 * (largest + limits::ENTRY_OVERHEAD);
     let standard = ClassTable::standard();
     let class = TrafficClass {

@@ -25,7 +25,7 @@ pub use other::play_other;
 use other::{Ask, Other, Told};
 
 use super::{
-    BenchError, Environment, Variant, Workload,
+    BenchError, Environment, Kind, Variant, Workload,
     error::LabError,
     load::{Lane, Links, Tag, message},
     report::{Grid, number},
@@ -165,7 +165,7 @@ async fn dial(transport: &AnyTransport<PeerAddr, std::net::SocketAddr>, addr: &P
     while connections.len() < variant.connections() {
         connections.push(transport.dial(addr).await?);
     }
-    Links::new(variant, &connections)
+    Links::new(variant, Kind::Query, &connections)
 }
 
 /// What the other side says when it has so many peers, and they've been idle for a while.

@@ -30,13 +30,17 @@ use super::{
     Lab,
     ends::{Ends, Place},
     loopback::EVENT_INTERVAL,
+    star::Star,
 };
 use crate::bench::{
-    BenchError, Case, Measurement, Network, Plan as BenchPlan, Queue, Rival,
+    BenchError, Case, Kind, Measurement, Network, Plan as BenchPlan, Queue, Rival,
     connect::{ConnectCase, Connected},
     measurement,
+    propagate::MEMBERS,
 };
 
+/// The hosts of the workload `propagate`.
+const STAR: Topology = Topology::Star(MEMBERS as u8);
 const ORDER: &str = "order.json";
 const MEASURED: &str = "measured.json";
 /// Where `ip netns` keeps namespaces.
@@ -62,6 +66,7 @@ pub struct Emulated {
 #[serde(rename_all = "kebab-case")]
 enum Order {
     Measure { ends: Ends, case: Box<Case> },
+    Propagate { star: Star, case: Box<Case> },
     Connect { ends: Ends, case: ConnectCase },
 }
 
@@ -79,7 +84,6 @@ impl Emulated {
         let [asking, answering, from, to] = plan.hosts() else {
             return Err(BenchError::Plan { what: "a shared bottleneck has four hosts".into() });
         };
-        let place = |host: &Host| Place { namespace: Some(Path::new(NAMESPACES).join(&host.namespace)), address: host.address.into() };
         let ends = Ends {
             asking: place(asking),
             answering: place(answering),
@@ -102,6 +106,12 @@ impl Emulated {
     pub fn log(mut self, filter: &str) -> Self {
         self.log = Some(filter.to_owned());
         self
+    }
+
+    /// The hosts of a star, if the profile can be one's.
+    fn star(&self) -> Result<Star, BenchError> {
+        let plan = Plan::new(&self.profile, STAR).map_err(|error| BenchError::Plan { what: error.to_string() })?;
+        Ok(Star { places: plan.hosts().iter().map(place).collect(), event_interval: self.ends.event_interval })
     }
 
     fn failed(&self, case: impl std::fmt::Display) -> impl Fn(String) -> BenchError {
@@ -164,12 +174,19 @@ impl Lab for Emulated {
         self.profile.times().into_iter().max()
     }
 
-    fn threads(&self) -> String {
-        self.ends.threads()
+    fn threads(&self, kind: Kind) -> String {
+        match (kind, self.star()) {
+            (Kind::Propagate, Ok(star)) => star.threads(),
+            _ => self.ends.threads(),
+        }
+    }
+
+    fn permits(&self, plan: &BenchPlan) -> Result<(), BenchError> {
+        if plan.workload.kind == Kind::Propagate { self.star().map(drop) } else { Ok(()) }
     }
 
     fn check(&self, plan: &BenchPlan, stop: &CancellationToken) -> Result<Option<Vec<String>>, BenchError> {
-        let mut topologies: Vec<_> = plan.rivals.iter().map(|rival| topology(*rival)).collect();
+        let mut topologies: Vec<_> = plan.rivals.iter().map(|rival| topology(plan.workload.kind, *rival)).collect();
         topologies.dedup();
         let mut red = Vec::new();
         for topology in topologies {
@@ -189,8 +206,12 @@ impl Lab for Emulated {
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
         let work = &case.workload;
         let limit = LIMIT + (work.warm_up + work.duration + work.grace) * SLOWEST;
-        let order = Order::Measure { ends: self.ends.clone(), case: Box::new(case.clone()) };
-        let (mut measured, network, log): (Measurement, _, _) = self.play(&order, case, topology(case.rival), limit, stop)?;
+        let case_too = Box::new(case.clone());
+        let order = match work.kind {
+            Kind::Propagate => Order::Propagate { star: self.star()?, case: case_too },
+            _ => Order::Measure { ends: self.ends.clone(), case: case_too },
+        };
+        let (mut measured, network, log): (Measurement, _, _) = self.play(&order, case, topology(work.kind, case.rival), limit, stop)?;
         (measured.network, measured.log) = (Some(network), log);
         Ok(measured)
     }
@@ -244,9 +265,17 @@ impl Emulated {
     }
 }
 
-/// Two hosts, or four with a rival.
-fn topology(rival: Rival) -> Topology {
-    if rival == Rival::None { Topology::Pair } else { Topology::Shared }
+fn place(host: &Host) -> Place {
+    Place { namespace: Some(Path::new(NAMESPACES).join(&host.namespace)), address: host.address.into() }
+}
+
+/// Two hosts, four with a rival, or a star.
+fn topology(kind: Kind, rival: Rival) -> Topology {
+    match (kind, rival) {
+        (Kind::Propagate, _) => STAR,
+        (_, Rival::None) => Topology::Pair,
+        _ => Topology::Shared,
+    }
 }
 
 /// Raises the flag if `stop` is cancelled while the work goes on.
@@ -276,6 +305,7 @@ pub fn play_inside(directory: &Path) -> Result<(), BenchError> {
     let measured = directory.join(MEASURED);
     match order {
         Order::Measure { ends, case } => write(&measured, &ends.measure(&case, &never)?),
+        Order::Propagate { star, case } => write(&measured, &star.measure(&case, &never)?),
         Order::Connect { ends, case } => write(&measured, &ends.connect(&case, &never)?),
     }
     .map_err(failed)

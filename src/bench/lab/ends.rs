@@ -35,7 +35,7 @@ pub(super) struct Place {
 
 impl Place {
     /// Takes this thread there, and those that it starts.
-    fn enter(&self) -> Result<(), LabError> {
+    pub(super) fn enter(&self) -> Result<(), LabError> {
         let Some(namespace) = &self.namespace else { return Ok(()) };
         let failed = |source| LabError::Namespace { path: namespace.clone(), source };
         #[cfg(target_os = "linux")]
@@ -47,6 +47,15 @@ impl Place {
         }
         #[cfg(not(target_os = "linux"))]
         Err(failed(std::io::ErrorKind::Unsupported.into()))
+    }
+}
+
+impl Place {
+    /// Does something in a runtime of its own there, which polls so many tasks between two looks at its sockets and timers.
+    pub(super) fn run<T>(&self, event_interval: u32, work: impl Future<Output = Result<T, LabError>>) -> Result<T, LabError> {
+        // Before the runtime: its sockets and threads are where it was made.
+        self.enter()?;
+        runtime::Builder::new_current_thread().enable_all().event_interval(event_interval.max(1)).build()?.block_on(work)
     }
 }
 
@@ -171,9 +180,7 @@ impl Ends {
     }
 
     fn run_at<T>(&self, place: &Place, work: impl Future<Output = Result<T, LabError>>) -> Result<T, LabError> {
-        // Before the runtime: its sockets and threads are where it was made.
-        place.enter()?;
-        runtime::Builder::new_current_thread().enable_all().event_interval(self.event_interval.max(1)).build()?.block_on(work)
+        place.run(self.event_interval, work)
     }
 }
 
@@ -185,7 +192,7 @@ struct Listening {
     taken: Arc<Taken>,
 }
 
-fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabError>>>) -> Result<T, LabError> {
+pub(super) fn join<T>(thread: std::io::Result<thread::ScopedJoinHandle<'_, Result<T, LabError>>>) -> Result<T, LabError> {
     thread?.join().unwrap_or_else(|_| Err(std::io::Error::other("an end's thread panicked").into()))
 }
 
@@ -204,7 +211,7 @@ async fn serve(case: &Case, address: IpAddr, tell: mpsc::Sender<Listening>, over
         while connections.len() < case.variant.connections() {
             connections.push(listener.accept().await?.upgrade().await?);
         }
-        Links::new(case.variant, &connections)
+        Links::new(case.variant, case.workload.kind, &connections)
     };
     let links = tokio::select! {
         biased;
@@ -238,19 +245,21 @@ async fn ask(
     while connections.len() < case.variant.connections() {
         connections.push(transport.dial(&addr).await?);
     }
-    let links = Links::new(case.variant, &connections)?;
+    let links = Links::new(case.variant, case.workload.kind, &connections)?;
     drop(connections);
     let mut measured = load::apply(&links, case, &taken, rival, schedule, stop).await?;
     let other = accepted.recv().map_err(|_| LabError::OtherEnd)?;
-    measured.client = End::of(&links.query);
-    measured.server = End::of(&other.query);
+    measured.client = End { copies: links.copied(), ..End::of(&links.query) };
+    measured.server = End { copies: other.copied(), ..End::of(&other.query) };
+    measured.copy_ends = links.copy_lane().zip(other.copy_lane()).map(|(asking, answering)| [End::of(asking), End::of(answering)]);
     measured.belief_ends = links.apart().then(|| [End::of(&links.belief), End::of(&other.belief)]);
     links.close("measured");
     drop((links, other));
     let _ = tokio::time::timeout(LAST_WORDS, transport.idle()).await;
     // Of a dead connection nothing can be read.
     if measured.failure.is_none() {
-        let mut ends = [&measured.client, &measured.server].into_iter().chain(measured.belief_ends.iter().flatten());
+        let ends = [&measured.client, &measured.server].into_iter();
+        let mut ends = ends.chain(measured.belief_ends.iter().flatten()).chain(measured.copy_ends.iter().flatten());
         ends.try_for_each(|end| case.variant.verify(end))?;
     }
     Ok(measured)

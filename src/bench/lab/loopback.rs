@@ -7,10 +7,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Lab,
     ends::{Ends, Place},
+    star::Star,
 };
 use crate::bench::{
-    BenchError, Case, Measurement,
+    BenchError, Case, Kind, Measurement,
     connect::{ConnectCase, Connected},
+    propagate::MEMBERS,
 };
 
 /// Tasks that a runtime polls between two looks at its sockets and timers (tokio's `event_interval`, 61 by default).
@@ -40,8 +42,16 @@ impl Loopback {
         Self::default()
     }
 
+    fn here() -> Place {
+        Place { namespace: None, address: Ipv4Addr::LOCALHOST.into() }
+    }
+
+    fn star(self) -> Star {
+        Star { places: vec![Self::here(); MEMBERS], event_interval: self.event_interval }
+    }
+
     fn ends(self) -> Ends {
-        let here = Place { namespace: None, address: Ipv4Addr::LOCALHOST.into() };
+        let here = Self::here();
         Ends { asking: here.clone(), answering: here, rival: None, events: Vec::new(), event_interval: self.event_interval }
     }
 }
@@ -59,12 +69,15 @@ impl Lab for Loopback {
         None
     }
 
-    fn threads(&self) -> String {
-        self.ends().threads()
+    fn threads(&self, kind: Kind) -> String {
+        if kind == Kind::Propagate { self.star().threads() } else { self.ends().threads() }
     }
 
     fn measure(&self, case: &Case, stop: &CancellationToken) -> Result<Measurement, BenchError> {
-        self.ends().measure(case, stop)
+        match case.workload.kind {
+            Kind::Propagate => self.star().measure(case, stop),
+            _ => self.ends().measure(case, stop),
+        }
     }
 
     fn connect(&self, case: &ConnectCase, stop: &CancellationToken) -> Result<Connected, BenchError> {

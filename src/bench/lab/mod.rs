@@ -4,6 +4,7 @@
 mod emulated;
 mod ends;
 mod loopback;
+mod star;
 
 #[cfg(target_os = "linux")]
 pub use emulated::{Emulated, play_inside};
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    BenchError, Case, Measurement, Plan,
+    BenchError, Case, Kind, Measurement, Plan,
     connect::{ConnectCase, Connected},
 };
 
@@ -32,8 +33,17 @@ pub trait Lab: Send + Sync {
         None
     }
 
-    /// What shares which thread or process: the one's work is the other's delay.
-    fn threads(&self) -> String;
+    /// What shares which thread or process in a workload: the one's work is the other's delay.
+    fn threads(&self, kind: Kind) -> String;
+
+    /// Whether it can have a plan, before anything is started.
+    ///
+    /// # Errors
+    /// [`BenchError::Plan`] if it can't.
+    fn permits(&self, plan: &Plan) -> Result<(), BenchError> {
+        let _ = plan;
+        Ok(())
+    }
 
     /// Measures the lab against what it claims, for a plan: what isn't so, a line each. `None` if it claims nothing.
     ///

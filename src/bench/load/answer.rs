@@ -11,11 +11,13 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    ask::flood,
+    copies::Arrivals,
+    flood::flood,
     links::{Lane, Links},
     message::{self, Tag},
+    transact::Responder,
 };
-use crate::bench::{Case, Flood, error::LabError};
+use crate::bench::{Case, Flood, Kind, error::LabError};
 
 /// The longest BELIEF taken, in bytes: a class's largest message is less.
 const LONGEST_BELIEF: usize = 64 * 1024 * 1024;
@@ -43,22 +45,35 @@ impl Taken {
 /// # Errors
 /// A RESULT that's refused while the connection lives.
 pub(crate) async fn answer(links: &Links, case: &Case, taken: &Arc<Taken>) -> Result<(), LabError> {
-    let _flood = (case.flood == Flood::BothWays).then(|| flood(links, case));
+    let _flood = (case.flood == Flood::BothWays).then(|| flood(links, case, &Arc::default())).transpose()?;
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), taken.clone()))));
     // Where a flood leaves no room for a RESULT, it waits beside what's received, and not before it.
     let mut waiting = JoinSet::new();
-    while let Ok(Inbound::Whole(message)) = links.query.recv().await {
-        let Some(id) = message::id(Tag::Query, &message) else {
+    let responder = if case.workload.kind == Kind::Transact { Some(Responder::new()?) } else { None };
+    let mut arrivals = Arrivals::default();
+    while let Ok(Inbound::Whole(message)) = links.recv().await {
+        let result = match &responder {
+            // One after the other: order counts.
+            Some(responder) => responder.answer(&message).await,
+            None => message::id(Tag::Query, &message).map(|id| message::message(Tag::Result, id, case.workload.result_bytes)),
+        };
+        let Some(result) = result else {
             taken.add(message.len());
             continue;
         };
-        let result = message::message(Tag::Result, id, case.workload.result_bytes);
+        if links.copies.is_some() && message::id(Tag::Result, &result).is_some_and(|id| !arrivals.is_first(id)) {
+            continue;
+        }
         match links.query.try_send(result.clone()) {
             TrySend::Queued => {}
             // As many as there are queries at most.
-            TrySend::Full { .. } => drop(waiting.spawn(send(links.query.clone(), result))),
+            TrySend::Full { .. } => drop(waiting.spawn(send(links.query.clone(), result.clone()))),
             TrySend::TooLarge { limit } => return Err(too_large("RESULT", limit)),
             TrySend::Closed(_) => break,
+        }
+        links.sent(result.len());
+        if let Some(copies) = links.copies.clone() {
+            waiting.spawn(copies.copy(result));
         }
         while waiting.try_join_next().is_some() {}
     }

@@ -7,16 +7,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use peerlane_transport::{Inbound, TrySend};
 use tokio::{task::JoinSet, time::sleep_until};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     answer::{Taken, send, take, too_large},
-    links::{Lane, Links},
-    message::{self, Tag},
+    flood::{Pushed, flood},
+    links::Links,
+    questions::{Backlog, Questions},
     schedule,
     timer::Timer,
+    transact::Applied,
 };
 use crate::bench::{Case, Flood, Measurement, Series, Workload, error::LabError, measurement::Times, recovery::STEP};
 
@@ -70,10 +73,11 @@ pub(crate) async fn apply(
 ) -> Result<Measurement, LabError> {
     let work = &case.workload;
     let back = Arc::new(Taken::default());
-    let queries = Queries::new(links, work, case.seed, back.clone())?;
+    let queries = Queries::new(links, work, case.seed, back.clone()).await?;
     let _takes = (!links.shared()).then(|| AbortOnDropHandle::new(tokio::spawn(take(links.belief.clone(), back.clone()))));
-    let _flood = (case.flood != Flood::None).then(|| flood(links, case));
-    let taken = || [taken.bytes(), back.bytes(), rival.bytes()];
+    let pushed = Arc::new(Pushed::default());
+    let _flood = (case.flood != Flood::None).then(|| flood(links, case, &pushed)).transpose()?;
+    let taken = || ([taken.bytes(), back.bytes(), rival.bytes()], pushed.now());
 
     let (began, sampled) = (Cell::new(None), RefCell::default());
     let edges = async {
@@ -85,13 +89,14 @@ pub(crate) async fn apply(
         biased;
         () = queries.receive(Until::Over) => Over::Lost,
         () = links.closed() => Over::Lost,
-        never = sample(schedule, &sampled, || taken()[0]) => match never {},
+        never = sample(schedule, &sampled, || taken().0[0]) => match never {},
         asked = async { tokio::join!(queries.ask(), edges).0 } => asked.map(|()| Over::Applied)?,
         () = stop.cancelled() => Over::Stopped,
     };
     let ended = Instant::now();
     let (at, before) = began.get().unwrap_or((ended, taken()));
-    let [belief_bytes, belief_bytes_back, rival_bytes] = std::array::from_fn(|i| taken()[i].saturating_sub(before[i]));
+    let (now, pushed) = taken();
+    let [belief_bytes, belief_bytes_back, rival_bytes] = std::array::from_fn(|i| now[i].saturating_sub(before.0[i]));
 
     // The last answers, under the same flood.
     let grace = if over == Over::Applied { work.grace } else { INTERRUPTED_GRACE };
@@ -102,21 +107,30 @@ pub(crate) async fn apply(
         () = stop.cancelled(), if over == Over::Applied => false,
     };
     let series = schedule.map(|schedule| queries.series(schedule, &sampled.take()));
+    let [out_of_order, refused] = queries.progress.borrow().wrong;
     let (latency, unfinished, lateness) = queries.sum_up(ended)?;
-    let failure = links.close_reason().map(|closed| closed.to_string());
+    let failure = links.close_reason().map(|closed| closed.to_string()).or_else(|| wrong(out_of_order, refused));
     Ok(Measurement {
         latency,
         unfinished,
         lateness,
+        out_of_order,
+        refused,
         belief_bytes,
         belief_bytes_back,
         rival_bytes,
+        offered: case.offered_bps.map(|_| pushed.since(before.1)),
         window: ended.saturating_duration_since(at),
         complete: over == Over::Applied && all && failure.is_none(),
         failure,
         series,
         ..Measurement::empty()?
     })
+}
+
+/// What answers say that mustn't be: then the measurement isn't one.
+fn wrong(out_of_order: u64, refused: u64) -> Option<String> {
+    (out_of_order > 0 || refused > 0).then(|| format!("{out_of_order} answers say that order was broken, {refused} that they refuse"))
 }
 
 /// Notes what was taken at each step since the lab's start, and when the first step was.
@@ -131,15 +145,12 @@ async fn sample(schedule: Option<&Scheduled>, sampled: &RefCell<(Duration, Vec<u
     std::future::pending().await
 }
 
-/// Sends BELIEFs over and over, as fast as their class permits, until it's dropped or the connection is over.
-pub(super) fn flood(links: &Links, case: &Case) -> AbortOnDropHandle<()> {
-    let (lane, message) = (links.belief.clone(), message::message(Tag::Belief, 0, case.workload.belief_bytes));
-    AbortOnDropHandle::new(tokio::spawn(async move { while lane.send(message.clone()).await.is_ok() {} }))
-}
-
 /// One run's queries: when they're due, and what became of them. An ID is an index into the schedule.
 struct Queries<'a> {
-    lane: &'a Lane,
+    links: &'a Links,
+    questions: Questions,
+    /// For those that must leave in order.
+    backlog: Option<Backlog>,
     /// BELIEFs that arrive where answers do.
     beliefs: Arc<Taken>,
     work: &'a Workload,
@@ -157,28 +168,23 @@ struct Progress {
     answered: Vec<Option<Duration>>,
     /// Queries sent and not answered.
     open: usize,
+    /// Answers that say that order was broken, or that the question was refused otherwise.
+    wrong: [u64; 2],
     lateness: Times,
 }
 
 impl<'a> Queries<'a> {
-    fn new(links: &'a Links, work: &'a Workload, seed: u64, beliefs: Arc<Taken>) -> Result<Self, LabError> {
+    async fn new(links: &'a Links, work: &'a Workload, seed: u64, beliefs: Arc<Taken>) -> Result<Self, LabError> {
         let due = schedule::poisson(work.rate, work.warm_up.saturating_add(work.duration), seed);
-        let progress = Progress { answered: vec![None; due.len()], open: 0, lateness: Times::new()? };
+        let progress = RefCell::new(Progress { answered: vec![None; due.len()], open: 0, wrong: [0; 2], lateness: Times::new()? });
+        let questions = Questions::new(work, due.len()).await?;
+        let backlog = questions.are_ordered().then(|| Backlog::new(links.query.clone()));
         let timer = Timer::new()?;
-        Ok(Self {
-            lane: &links.query,
-            beliefs,
-            work,
-            timer,
-            start: Instant::now(),
-            due,
-            progress: RefCell::new(progress),
-            waiting: RefCell::default(),
-        })
+        Ok(Self { links, questions, backlog, beliefs, work, timer, start: Instant::now(), due, progress, waiting: RefCell::default() })
     }
 
     /// Sends each query at its time. One that finds no room waits for it in a task of its own, as a request in a node does,
-    /// and holds up neither the next one nor the end.
+    /// and holds up neither the next one nor the end; where order counts, those behind it wait there too.
     async fn ask(&self) -> Result<(), LabError> {
         let mut free = self.start;
         for (id, due) in self.due.iter().enumerate() {
@@ -192,35 +198,54 @@ impl<'a> Queries<'a> {
                     progress.lateness.record(late);
                 }
             }
-            let query = message::message(Tag::Query, id as u64, self.work.query_bytes);
-            let mut waiting = self.waiting.borrow_mut();
-            match self.lane.try_send(query.clone()) {
-                TrySend::Queued => {}
-                TrySend::Full { .. } => drop(waiting.spawn(send(self.lane.clone(), query))),
-                TrySend::TooLarge { limit } => return Err(too_large("QUERY", limit)),
-                // Whoever receives learns of it, too, and says so.
-                TrySend::Closed(_) => break,
+            let Some(question) = self.questions.get(id) else { break };
+            if !self.send(question)? {
+                break;
             }
-            while waiting.try_join_next().is_some() {}
             free = Instant::now();
         }
         Ok(())
     }
 
+    /// Sends a question, or has it wait. `false`: the connection has ended; whoever receives learns of it, too, and says so.
+    fn send(&self, question: Bytes) -> Result<bool, LabError> {
+        let (lane, mut waiting) = (&self.links.query, self.waiting.borrow_mut());
+        self.links.sent(question.len());
+        match &self.backlog {
+            Some(backlog) if !backlog.is_empty() => backlog.push(question.clone()),
+            backlog => match (lane.try_send(question.clone()), backlog) {
+                (TrySend::Queued, _) => {}
+                (TrySend::Full { .. }, Some(backlog)) => backlog.push(question.clone()),
+                (TrySend::Full { .. }, None) => drop(waiting.spawn(send(lane.clone(), question.clone()))),
+                (TrySend::TooLarge { limit }, _) => return Err(too_large("question", limit)),
+                (TrySend::Closed(_), _) => return Ok(false),
+            },
+        }
+        if let Some(copies) = self.links.copies.clone() {
+            waiting.spawn(copies.copy(question));
+        }
+        while waiting.try_join_next().is_some() {}
+        Ok(true)
+    }
+
     /// Takes answers, until the connection is over at the latest.
     async fn receive(&self, until: Until) {
         while until == Until::Over || self.progress.borrow().open > 0 {
-            let Ok(inbound) = self.lane.recv().await else { return };
+            let Ok(inbound) = self.links.recv().await else { return };
             let now = Instant::now();
             let Inbound::Whole(answer) = inbound else { continue };
-            let Some(id) = message::id(Tag::Result, &answer) else {
+            let Some((id, applied)) = self.questions.answered(&answer) else {
                 self.beliefs.add(answer.len());
                 continue;
             };
             let mut progress = self.progress.borrow_mut();
             let Some((id, due)) = usize::try_from(id).ok().and_then(|id| Some((id, self.due.get(id)?))) else { continue };
-            if progress.answered[id].replace(now.saturating_duration_since(self.start + *due)).is_none() {
+            // Of an answer and its copy the first one counts.
+            if progress.answered[id].is_none() {
+                progress.answered[id] = Some(now.saturating_duration_since(self.start + *due));
                 progress.open = progress.open.saturating_sub(1);
+                progress.wrong[0] += u64::from(applied == Applied::OutOfOrder);
+                progress.wrong[1] += u64::from(applied == Applied::Refused);
             }
         }
     }
@@ -245,7 +270,7 @@ impl<'a> Queries<'a> {
 
 /// Sums queries up: when each was due and how long its answer took. One without counts with the time from when it was
 /// due until `waited_until`, on the same clock, or with the longest answer's time if that's more.
-fn latencies<'a>(
+pub(crate) fn latencies<'a>(
     queries: impl Iterator<Item = (&'a Duration, Option<Duration>)>,
     waited_until: Duration,
 ) -> Result<(Times, u64), LabError> {
@@ -280,6 +305,12 @@ mod tests {
         assert!((100_000.0..100_100.0).contains(&max), "{max}");
         let least = times.quantile(0.0).unwrap();
         assert!((89_900.0..90_100.0).contains(&least), "{least}");
+    }
+
+    #[test]
+    fn a_broken_order_is_a_failure_and_said() {
+        assert_eq!(wrong(0, 0), None);
+        assert!(wrong(1, 0).is_some_and(|why| why.contains("1 answers say that order was broken")) && wrong(0, 1).is_some());
     }
 
     #[test]

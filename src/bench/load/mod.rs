@@ -4,13 +4,22 @@
 
 mod answer;
 mod ask;
+mod copies;
+mod flood;
 mod links;
 pub(super) mod message;
+mod questions;
 pub(super) mod rival;
 mod schedule;
 mod timer;
+mod transact;
 
 pub(super) use answer::{Taken, answer};
-pub(super) use ask::{Scheduled, apply};
+pub(super) use ask::{Scheduled, apply, latencies};
+pub use copies::Copied;
+pub(super) use flood::Pushed;
 pub(super) use links::{Lane, Links};
 pub(super) use message::{HEAD, Tag};
+pub(super) use schedule::poisson;
+pub(super) use timer::Timer;
+pub(super) use transact::OVERHEAD;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Times from the start of the load, ascending, of a Poisson process of `rate` per second, before `end`.
-pub(super) fn poisson(rate: f64, end: Duration, seed: u64) -> Vec<Duration> {
+pub(crate) fn poisson(rate: f64, end: Duration, seed: u64) -> Vec<Duration> {
     let (mut random, end) = (StdRng::seed_from_u64(seed), end.as_secs_f64());
     let mut times = Vec::new();
     let mut at = 0.0;

@@ -8,12 +8,12 @@
 use std::{io, time::Instant};
 
 #[cfg(target_os = "linux")]
-pub(super) struct Timer(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>);
+pub(crate) struct Timer(tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>);
 
 #[cfg(target_os = "linux")]
 impl Timer {
     /// Must be called in a runtime.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         use rustix::time::{TimerfdClockId, TimerfdFlags, timerfd_create};
         let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         // Deprecated for types that may close or swap their descriptor while it's registered; an `OwnedFd` does neither.
@@ -24,7 +24,7 @@ impl Timer {
     }
 
     /// Waits until `due`; at once if that's over. Cancel-safe.
-    pub(super) async fn until(&self, due: Instant) -> io::Result<()> {
+    pub(crate) async fn until(&self, due: Instant) -> io::Result<()> {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
         loop {
             let left = due.saturating_duration_since(Instant::now());
@@ -44,17 +44,17 @@ impl Timer {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) struct Timer;
+pub(crate) struct Timer;
 
 #[cfg(not(target_os = "linux"))]
 impl Timer {
     /// Must be called in a runtime.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self)
     }
 
     /// Waits until `due`; at once if that's over. Cancel-safe.
-    pub(super) async fn until(&self, due: Instant) -> io::Result<()> {
+    pub(crate) async fn until(&self, due: Instant) -> io::Result<()> {
         tokio::time::sleep_until(due.into()).await;
         Ok(())
     }

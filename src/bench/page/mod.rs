@@ -1,9 +1,11 @@
 //! Measurements as one self-contained HTML page: tables, plots, environment, and the command that repeats it.
 
+mod headline;
 mod plot;
 
 use std::fmt::Write;
 
+pub use headline::headline;
 use plot::{Axis, Line, Marks, plot};
 
 use super::{
@@ -27,10 +29,11 @@ pub fn page(plan: &Plan, ran: &[(&dyn Lab, &Ran)], command: &str) -> Result<Stri
         let here = &record.environment;
         let _ = writeln!(
             out,
-            "<p>peerlane {} ({} build, {}), kernel {}, {}, {} processors, load {}; {}.</p>",
+            "<p>peerlane {} ({} build, {}; {}), kernel {}, {}, {} processors, load {}; {}.</p>",
             text(here.peerlane),
             here.build,
             text(here.rustc.unwrap_or("compiler unknown")),
+            text(here.dependencies.unwrap_or("dependencies unknown")),
             text(here.kernel.as_deref().unwrap_or("unknown")),
             text(&here.platform),
             here.cpus,
@@ -69,7 +72,7 @@ fn name((variant, flood, rival): &(Variant, Flood, Rival)) -> String {
 /// The distribution of each row's latencies, from its slow end.
 fn tails(pooled: &[Pooled]) -> Result<String, BenchError> {
     let lines: Vec<_> = pooled.iter().map(|(key, row)| Line { name: name(key), points: row.times.slower() }).collect();
-    let (x, y) = (Axis::log("QUERY latency, ms"), Axis::log("share of queries that took longer"));
+    let (x, y) = (Axis::log("latency, ms"), Axis::log("share that took longer"));
     figure("Latency: the distribution's complement, in which the tail can be seen", x, y, Marks::Line, &lines)
 }
 
@@ -81,7 +84,7 @@ fn against_goodput(pooled: &[Pooled]) -> Result<String, BenchError> {
             points: row.times.quantile(0.99).map(|p99| (row.goodput[0], p99 / 1e3)).into_iter().collect(),
         })
         .collect();
-    let (x, y) = (Axis::linear("BELIEF goodput, Mbit/s"), Axis::log("QUERY p99, ms"));
+    let (x, y) = (Axis::linear("BELIEF goodput, Mbit/s"), Axis::log("p99, ms"));
     figure("p99 against goodput", x, y, Marks::Points, &lines)
 }
 
@@ -99,12 +102,12 @@ fn against_loss(all: &[(&dyn Lab, Vec<Pooled>)]) -> Result<String, BenchError> {
     lines.iter_mut().for_each(|line| line.points.sort_by(|a, b| a.0.total_cmp(&b.0)));
     let several = lines.iter().any(|line| line.points.windows(2).any(|pair| pair[0].0 < pair[1].0));
     let lines = if several { lines } else { Vec::new() };
-    figure("p99 against loss", Axis::linear("packets lost each way, %"), Axis::log("QUERY p99, ms"), Marks::Line, &lines)
+    figure("p99 against loss", Axis::linear("packets lost each way, %"), Axis::log("p99, ms"), Marks::Line, &lines)
 }
 
 /// What happened around the path's scheduled events, of each first run.
 fn series(ran: &Ran) -> Result<String, BenchError> {
-    let firsts = ran.outcomes.iter().filter(|outcome| outcome.case.run == 1);
+    let firsts = ran.outcomes.iter().filter(|outcome| outcome.record.complete && outcome.case.run == 1);
     let (mut goodput, mut latency) = (Vec::new(), Vec::new());
     for outcome in firsts {
         let Some(series) = &outcome.measurement.series else { continue };
@@ -115,7 +118,7 @@ fn series(ran: &Ran) -> Result<String, BenchError> {
     }
     let time = Axis::linear("seconds from the lab's start");
     let mut out = figure("BELIEF over time, first run", time, Axis::linear("Mbit/s"), Marks::Line, &goodput)?;
-    out += &figure("Slowest QUERY due in each tenth of a second, first run", time, Axis::log("ms"), Marks::Line, &latency)?;
+    out += &figure("Slowest answer to what was due in each tenth of a second, first run", time, Axis::log("ms"), Marks::Line, &latency)?;
     Ok(out)
 }
 
