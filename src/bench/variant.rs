@@ -213,7 +213,7 @@ fn one_class(work: &Workload) -> Result<ClassTable, LabError> {
         max_message: largest,
         send_budget: two,
         receive_budget: two.max(standard.iter().map(|(_, class)| class.receive_budget).max().unwrap_or(0)),
-        window: standard.window_total(),
+        window: standard.window_total() + limits::Limits::default().window_growth,
         ..TrafficClass::new(ALL, 1, Urgency::Bulk, Order::Fifo)
     };
     ClassTable::new(vec![class]).map_err(|error| ConnectError::Config(error.to_string()).into())

@@ -45,8 +45,9 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let protocol = Cad015::new(Profile::NATIVE);
     let config = NodeConfig::default();
     let sum = |rows: &[LimitRow]| rows.iter().map(|row| row.worst_case).fold(0, usize::saturating_add);
-    let connection = Limits::default().rows(&classes);
-    let NodeLimits { per_peer, mut per_node, .. } = config.limit_rows(&classes, sum(&connection), |class| protocol.overflow(class));
+    let limits = Limits::default();
+    let connection = limits.rows(&classes);
+    let NodeLimits { per_peer, mut per_node, .. } = config.limit_rows(&classes, &limits, |class| protocol.overflow(class));
     per_node.extend(limit_rows(&classes));
     let mut of_a_peer = 0usize;
     for (per, rows, what) in [

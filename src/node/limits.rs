@@ -2,7 +2,7 @@
 
 use peerlane_transport::{
     ClassId, ClassTable,
-    limits::{ENTRY_OVERHEAD, LimitRow, MAX_HELLO},
+    limits::{ENTRY_OVERHEAD, LimitRow, Limits, MAX_HELLO},
 };
 
 use super::config::{ADDRS_PER_PEER, EARLY_CANCELS, ENDED_PER_PEER, HEADS, LINKS_PER_PEER, NodeConfig};
@@ -26,15 +26,15 @@ pub struct NodeLimits {
 }
 
 impl NodeConfig {
-    /// The table of what a node holds beside one connection per peer: one row for each bound. `connection` is the sum of the
-    /// connection's [rows](peerlane_transport::limits::Limits::rows), `overflow` the [protocol's](crate::protocol::Protocol::overflow).
-    pub fn limit_rows(&self, classes: &ClassTable, connection: usize, overflow: impl Fn(ClassId) -> Overflow) -> NodeLimits {
+    /// The table of what a node holds beside one connection per peer: one row for each bound. `limits` are the
+    /// connection's, `overflow` the [protocol's](crate::protocol::Protocol::overflow).
+    pub fn limit_rows(&self, classes: &ClassTable, limits: &Limits, overflow: impl Fn(ClassId) -> Overflow) -> NodeLimits {
         let row = |name: String, bound: String, reason, worst_case| LimitRow { name, bound, reason, worst_case };
+        let connection: usize = limits.rows(classes).iter().map(|row| row.worst_case).sum();
         let received: usize = classes.iter().map(|(_, class)| class.receive_budget).sum();
-        let taken: usize = classes
-            .iter()
-            .map(|(_, class)| class.receive_budget.saturating_add(class.send_budget).saturating_add(class.window_total().saturating_mul(4)))
-            .sum();
+        let budgets: usize = classes.iter().map(|(_, class)| class.receive_budget.saturating_add(class.send_budget)).sum();
+        let windows = classes.window_total().saturating_add(limits.window_growth);
+        let taken = budgets.saturating_add(windows.saturating_mul(4));
         let mut per_peer = vec![
             row(
                 "further connections".into(),

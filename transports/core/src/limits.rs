@@ -63,6 +63,9 @@ pub struct Limits {
     pub quiet_ping_interval: Duration,
     /// A graceful close waits so long for what is queued.
     pub drain_timeout: Duration,
+    /// Bytes by which the windows of all streams of a connection may grow together, beyond the classes' first ones.
+    /// Worst-case memory per connection.
+    pub window_growth: usize,
 }
 
 impl Default for Limits {
@@ -73,6 +76,8 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(1),
             quiet_ping_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
+            // One class at its largest, and another at half of that beside it.
+            window_growth: 3 * 1024 * 1024,
         }
     }
 }
@@ -106,6 +111,12 @@ impl Limits {
                 0,
             ),
             row("drain".into(), format!("{:?}", self.drain_timeout), "a close can't be held up by the other side", 0),
+            row(
+                "window growth".into(),
+                bytes(self.window_growth),
+                "what all windows together may grow by where they hold a sender up",
+                self.window_growth,
+            ),
             row("hello".into(), bytes(MAX_HELLO), "one per connection, before anything is trusted", MAX_HELLO),
             row("control frame".into(), bytes(MAX_CONTROL_FRAME), "one at a time", MAX_CONTROL_FRAME),
             row(

@@ -149,7 +149,7 @@ pub(crate) fn transport(
         .max_concurrent_uni_streams(varint(classes.lanes_total() + limits::MESSAGE_STREAMS))
         // Credit is the session's: a stream's window is the largest lane's, and all lanes' together fit the connection's.
         .stream_receive_window(varint(largest_window(classes)))
-        .receive_window(varint(classes.window_total() + CONTROL_WINDOW + MESSAGE_WINDOW))
+        .receive_window(varint(classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW + MESSAGE_WINDOW))
         // Follows the congestion window from the first write on: `budget`.
         .send_window(limits::QUANTUM as u64)
         // Round robin among streams of one priority. Off, one stream can starve the rest.
@@ -186,7 +186,7 @@ pub(crate) fn transport(
 
 fn largest_window(classes: &ClassTable) -> usize {
     // A stream's first byte names its lane and isn't counted by the session's credit.
-    1 + classes.iter().map(|(_, class)| class.window.max(class.large_window)).max().unwrap_or(0)
+    1 + classes.iter().map(|(_, class)| class.most(false).max(class.most(true))).max().unwrap_or(0)
 }
 
 /// The keys of an endpoint, derived from the identity's secret: the same after a restart.
@@ -259,4 +259,71 @@ fn tls_options(config: &QuicConfig) -> TlsOptions {
     let mut options = TlsOptions::default();
     options.key_log = config.key_log;
     options
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeSet;
+
+    use peerlane_transport::identity::Identity;
+
+    use super::*;
+
+    /// What a version of quinn lets be set, as its `Debug` names it, outermost fields only.
+    fn fields(debug: &str) -> BTreeSet<String> {
+        let (mut depth, mut fields, mut word) = (0, BTreeSet::new(), String::new());
+        for c in debug.chars() {
+            match c {
+                '{' | '(' | '[' => depth += 1,
+                '}' | ')' | ']' => depth -= 1,
+                ':' if depth == 1 => {
+                    fields.insert(word.clone());
+                }
+                _ => {}
+            }
+            if c.is_alphanumeric() || c == '_' { word.push(c) } else { word.clear() }
+        }
+        fields
+    }
+
+    fn named(names: &str) -> BTreeSet<String> {
+        names.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// quinn's defaults let one peer hold 250 MB. A version with a setting more must not bring a default unseen: who adds
+    /// it to these lists sets it above, or says here why its default is right.
+    #[test]
+    fn every_setting_of_quinn_is_set_on_purpose() {
+        let peer = LocalPeer::open(&Identity::generate().unwrap(), "n").unwrap();
+        let (config, keys) = (QuicConfig::default(), EndpointKeys::new(&peer.tls));
+        let transport = transport(&config, &peer, &Published::new(), None);
+        let set = "max_concurrent_bidi_streams max_concurrent_uni_streams max_idle_timeout stream_receive_window receive_window \
+            send_window send_fairness packet_threshold time_threshold initial_rtt initial_mtu min_mtu mtu_discovery_config pad_to_mtu \
+            ack_frequency_config persistent_congestion_threshold keep_alive_interval crypto_buffer_size allow_spin \
+            datagram_receive_buffer_size datagram_send_buffer_size enable_segmentation_offload qlog_stream";
+        assert_eq!(fields(&format!("{transport:?}")), named(set));
+        // Of these two are left: a packet may have what Ethernet carries (max_udp_payload_size, 1,472), and the generator's
+        // seed is the system's (rng_seed).
+        let set = "max_udp_payload_size supported_versions grease_quic_bit rng_seed";
+        assert_eq!(fields(&format!("{:?}", keys.endpoint())), named(set));
+        // `transport` is of no use: each connection is accepted with a configuration of its own. There's no preferred address.
+        let set = "transport retry_token_lifetime validation_token migration preferred_address_v4 preferred_address_v6 max_incoming \
+            incoming_buffer_size incoming_buffer_size_total";
+        assert_eq!(fields(&format!("{:?}", server(&peer, &config, &keys).unwrap())), named(set));
+    }
+
+    #[test]
+    fn all_lanes_windows_fit_the_connections_with_growth_and_control() {
+        let peer = LocalPeer::open(&Identity::generate().unwrap(), "n").unwrap();
+        let transport = transport(&QuicConfig::default(), &peer, &Published::new(), None);
+        let told = |name: &str| -> usize {
+            let debug = format!("{transport:?}");
+            let rest = debug.split(&format!(" {name}: ")).nth(1).unwrap();
+            rest.split(',').next().unwrap().parse().unwrap()
+        };
+        let classes = &peer.terms.classes;
+        assert!(told("receive_window") >= classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW);
+        assert!(told("stream_receive_window") > classes.iter().map(|(_, class)| class.most(false)).max().unwrap());
+    }
 }

@@ -260,6 +260,7 @@ fn path_stats(connection: &quinn::Connection, congestion: &'static str, buffers:
         path.datagrams_sent = Some(stats.frame_tx.datagram);
         let stats = stats.path;
         path.rtt = Some(stats.rtt);
+        path.min_rtt = Some(stats.min_rtt);
         path.cwnd = Some(stats.cwnd);
         path.lost = Some(stats.lost_packets);
         path.sent = Some(stats.sent_packets);

@@ -43,13 +43,13 @@ fn a_shorter_partition_heals_and_loses_nothing() {
     run(async {
         let (world, a, b) = pair(1, Link { latency: ms(20), ..Link::default() }).await;
         for i in 0..20 {
-            a.send(TRANSACT, pattern(30_000, i)).await.unwrap();
+            a.send(TRANSACT, pattern(10_000, i)).await.unwrap();
         }
         // Cut with segments on the way in both directions, acknowledgements among them.
         tokio::time::sleep(ms(21)).await;
         world.partition(&peer(1), &peer(2));
         for i in 20..24 {
-            a.send(TRANSACT, pattern(30_000, i)).await.unwrap();
+            a.send(TRANSACT, pattern(10_000, i)).await.unwrap();
         }
         tokio::time::sleep(IDLE - ms(2_000)).await;
         let before = world.delivered();
@@ -58,7 +58,7 @@ fn a_shorter_partition_heals_and_loses_nothing() {
         world.heal(&peer(1), &peer(2));
         let start = Instant::now();
         for i in 0..24 {
-            assert_eq!(whole(&b, TRANSACT).await, pattern(30_000, i));
+            assert_eq!(whole(&b, TRANSACT).await, pattern(10_000, i));
         }
         assert!(start.elapsed() <= ms(300), "sent again soon after the cut: {:?}", start.elapsed());
         tokio::time::sleep(2 * IDLE).await;

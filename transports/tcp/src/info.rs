@@ -14,6 +14,8 @@ use std::{
 pub(crate) struct Info {
     /// Smoothed round-trip time.
     pub(crate) rtt: Duration,
+    /// The shortest of the last minutes; `None` from a kernel that doesn't tell (before Linux 4.6).
+    pub(crate) min_rtt: Option<Duration>,
     /// Congestion window in bytes.
     pub(crate) cwnd: u64,
     /// Segments sent again since the connection stands.
@@ -38,6 +40,7 @@ pub(crate) fn read(socket: BorrowedFd<'_>) -> Option<Info> {
     let told = |end: usize| usize::try_from(len).is_ok_and(|len| len >= end);
     told(offset_of!(libc::tcp_info, tcpi_total_retrans) + size_of::<u32>()).then(|| Info {
         rtt: Duration::from_micros(info.tcpi_rtt.into()),
+        min_rtt: told(offset_of!(libc::tcp_info, tcpi_min_rtt) + size_of::<u32>()).then(|| Duration::from_micros(info.tcpi_min_rtt.into())),
         cwnd: u64::from(info.tcpi_snd_cwnd) * u64::from(info.tcpi_snd_mss),
         retransmitted: info.tcpi_total_retrans.into(),
         segments: told(offset_of!(libc::tcp_info, tcpi_segs_out) + size_of::<u32>()).then(|| info.tcpi_segs_out.into()),

@@ -256,7 +256,7 @@ fn path_stats(stream: &TcpStream) -> PathStats {
     }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     if let Some(info) = crate::info::read(std::os::fd::AsFd::as_fd(stream)) {
-        (path.rtt, path.cwnd) = (Some(info.rtt), Some(info.cwnd));
+        (path.rtt, path.min_rtt, path.cwnd) = (Some(info.rtt), info.min_rtt, Some(info.cwnd));
         (path.lost, path.sent) = (Some(info.retransmitted), info.segments);
     }
     path

@@ -8,7 +8,7 @@ mod record;
 mod scheduler;
 mod table;
 
-pub(crate) use credit::Credit;
+pub(crate) use credit::{Credit, Growth};
 pub use inbox::{Inbound, MessageReader};
 pub(crate) use inbox::{Inbox, StreamIn};
 pub(crate) use outbox::OpenStream;

@@ -71,16 +71,23 @@ pub struct TrafficClass {
     pub send_budget: usize,
     /// Bytes of whole messages that may wait to be received, counted in the same way. Worst-case memory per connection.
     pub receive_budget: usize,
-    /// Bytes in transit on the class's one stream that the receiver hasn't taken up. Worst-case memory per connection.
+    /// Bytes in transit on the class's one stream that the receiver hasn't taken up, as long as that doesn't hold the
+    /// sender up. Worst-case memory per connection.
     pub window: usize,
+    /// What the window grows to where it does, within [`Limits::window_growth`](limits::Limits::window_growth) for all
+    /// streams of a connection together. Less than `window`: it doesn't grow.
+    pub window_most: usize,
     /// Large messages (`Any` classes only) that may be in transit at once, 0 to 14, each on a stream of its own.
     pub large_lanes: u8,
-    /// Bytes in transit on each of these streams. Worst-case memory per connection: `large_lanes * large_window`.
+    /// Bytes in transit on each of these streams, at first. Worst-case memory per connection: `large_lanes * large_window`.
     pub large_window: usize,
+    /// What each of these windows grows to, as `window_most`.
+    pub large_window_most: usize,
 }
 
 impl TrafficClass {
-    /// A reliable class with moderate budgets: 256 KiB messages, 512 KiB queues; adjust the public fields.
+    /// A reliable class with moderate budgets: 256 KiB messages, 512 KiB queues, windows of 128 KiB that grow to 512;
+    /// adjust the public fields.
     pub fn new(name: &str, weight: u32, urgency: Urgency, order: Order) -> Self {
         let large_lanes = if order == Order::Any { 2 } else { 0 };
         Self {
@@ -92,9 +99,11 @@ impl TrafficClass {
             max_message: 256 * 1024,
             send_budget: 512 * 1024,
             receive_budget: 512 * 1024,
-            window: 256 * 1024,
+            window: 128 * 1024,
+            window_most: 512 * 1024,
             large_lanes,
             large_window: 128 * 1024,
+            large_window_most: 512 * 1024,
         }
     }
 
@@ -103,9 +112,14 @@ impl TrafficClass {
         1 + usize::from(self.large_lanes)
     }
 
-    /// Bytes that the receiver has promised to take, over all streams of the class.
+    /// Bytes that the receiver has promised to take, over all streams of the class, before any has grown.
     pub fn window_total(&self) -> usize {
         self.window.saturating_add(usize::from(self.large_lanes).saturating_mul(self.large_window))
+    }
+
+    /// What the window of one of its streams grows to: the class's own, or a large message's.
+    pub fn most(&self, large: bool) -> usize {
+        if large { self.large_window.max(self.large_window_most) } else { self.window.max(self.window_most) }
     }
 }
 
@@ -172,7 +186,7 @@ impl ClassTable {
             if class.window < limits::MIN_WINDOW || (class.large_lanes > 0 && class.large_window < limits::MIN_WINDOW) {
                 return fail("a window is at least 16 KiB");
             }
-            if class.window > limits::MAX_BUDGET || class.large_window > limits::MAX_BUDGET {
+            if class.most(false) > limits::MAX_BUDGET || class.most(true) > limits::MAX_BUDGET {
                 return fail("a window is at most 1 GiB");
             }
         }
@@ -204,7 +218,7 @@ impl ClassTable {
         self.iter().find(|(_, c)| &*c.name == name).map(|(id, _)| id)
     }
 
-    /// Bytes that a receiver with this table has promised to take, over all classes and streams.
+    /// Bytes that a receiver with this table has promised to take, over all classes and streams, before any has grown.
     pub fn window_total(&self) -> usize {
         self.0.iter().map(TrafficClass::window_total).fold(0, usize::saturating_add)
     }
@@ -222,22 +236,24 @@ impl ClassTable {
             max_message: 64 * KIB,
             send_budget: 128 * KIB,
             receive_budget: 128 * KIB,
-            window: 128 * KIB,
+            window: 64 * KIB,
+            window_most: 128 * KIB,
             large_lanes: 0,
             ..class(Self::CONTROL, 10, Urgency::Latency, Order::Any)
         };
         let query = class(Self::QUERY, 30, Urgency::Latency, Order::Any);
         let transact = class(Self::TRANSACT, 20, Urgency::Latency, Order::Fifo);
-        let bulk = |name, lanes, large_window| TrafficClass {
+        // 2 MiB: a BDP of 312 KB (50 Mbit/s, 50 ms) with 3% of its packets lost needs 1.5 (benches/RESULTS.md).
+        let bulk = |name, lanes| TrafficClass {
             max_message: 1024 * KIB,
             send_budget: 2048 * KIB,
             receive_budget: 1280 * KIB,
-            window: 2048 * KIB,
+            window_most: 2048 * KIB,
             large_lanes: lanes,
-            large_window,
+            large_window_most: 1024 * KIB,
             ..class(name, 20, Urgency::Bulk, Order::Any)
         };
-        Self([control, query, transact, bulk(Self::DATA, 4, 256 * KIB), bulk(Self::BELIEF, 8, 128 * KIB)].into())
+        Self([control, query, transact, bulk(Self::DATA, 4), bulk(Self::BELIEF, 4)].into())
     }
 
     /// Name of the class for STATUS, PING, CHALLENGE, RESPONSE and GOODBYE.

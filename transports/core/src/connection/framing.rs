@@ -16,7 +16,7 @@
 mod carriers;
 mod lanes;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -39,6 +39,9 @@ const CONTROL: u8 = 0xff;
 const HEAD: usize = 5;
 /// Payload of a frame: head and payload are one TLS record (RFC 8446, section 5.1: 2^14 bytes).
 const PAYLOAD: usize = limits::QUANTUM - HEAD;
+/// What is read or written of one carrier before the others have their turn. Bytes. With no end to a flood in sight, its
+/// carrier would never wait for anything, and the others would wait for it.
+const TURN: usize = 4 * limits::QUANTUM;
 /// How long the last words of a connection may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -77,19 +80,33 @@ async fn both_ways<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Sessi
                 session.end(Closed::transport(CloseCode::Lost, error.to_string()));
             }
         };
-        // The reader goes on while the writer says its last words, and the other way round.
+        // The reader goes on while the writer says its last words, and the other way round. The other carriers go first:
+        // where there are some, they're for what is urgent.
         tokio::pin!(reading);
         tokio::select! {
             biased;
+            () = &mut others => {}
             () = writing => {}
             () = async { (&mut reading).await; std::future::pending().await } => {}
-            () = &mut others => {}
         }
     }
     shared.lanes.end();
     if session.closed().is_some_and(|closed| closed.by == ClosedBy::Local) {
         hear_out(&mut input).await;
     }
+}
+
+/// Lets the rest of the connection's task have its turn.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|cx| match std::mem::replace(&mut paused, true) {
+        true => Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await;
 }
 
 /// Reads until the other side hangs up, for a moment at most: a TCP that is closed with bytes unread resets the
@@ -104,7 +121,12 @@ pub(crate) async fn hear_out<R: AsyncRead + Unpin>(input: &mut R) {
 async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, number: u8) -> std::io::Result<()> {
     let (outbox, over) = (session.outbox(), session.over());
     let mut frame = BytesMut::with_capacity(limits::QUANTUM + HEAD);
+    let mut turn = 0;
     loop {
+        if turn >= TURN {
+            pause().await;
+            turn = 0;
+        }
         // What is chosen can't be overtaken any more. So nothing is, until the byte stream has passed on what it has.
         let next = async {
             output.flush().await?;
@@ -129,6 +151,7 @@ async fn write<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, number:
             // Neither was offered.
             Outgoing::Datagram { .. } | Outgoing::Message { .. } => {}
         }
+        turn += frame.len();
         while !frame.is_empty() {
             tokio::select! {
                 biased;
@@ -176,6 +199,7 @@ async fn last_words<W: AsyncWrite + Unpin>(output: &mut W, session: &Session, nu
 async fn read<R: AsyncRead + Unpin>(input: &mut R, shared: &Shared<'_>, mut buffer: BytesMut, number: u8) -> Closed {
     let Shared { session, lanes, .. } = shared;
     let mut control = BytesMut::new();
+    let mut turn = 0;
     loop {
         loop {
             match take_frame(&mut buffer) {
@@ -196,6 +220,10 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, shared: &Shared<'_>, mut buff
         }
         // Before the buffer is filled again: once the lanes have taken their bytes, its memory is used again.
         lanes.advance().await;
+        if turn >= TURN {
+            pause().await;
+            turn = 0;
+        }
         buffer.reserve(2 * limits::QUANTUM);
         let read = tokio::select! {
             biased;
@@ -205,7 +233,10 @@ async fn read<R: AsyncRead + Unpin>(input: &mut R, shared: &Shared<'_>, mut buff
         };
         match read {
             Ok(0) => return Closed::transport(CloseCode::Lost, "the other side hung up without a word"),
-            Ok(_) => session.heard(),
+            Ok(read) => {
+                turn += read;
+                session.heard();
+            }
             Err(error) => return Closed::transport(CloseCode::Lost, error.to_string()),
         }
     }

@@ -22,8 +22,8 @@ pub trait LaneSource: Send {
     /// Needn't be cancel-safe: a lane's reader ends with its connection.
     fn read(&mut self, into: &mut VecDeque<Bytes>) -> impl Future<Output = Result<bool, Closed>> + Send;
 
-    /// So many bytes more have been taken up: for sources that check credit themselves.
-    fn taken(&mut self, _bytes: usize) {}
+    /// The other side may send up to this total: for sources that keep bytes of their own.
+    fn allowed(&mut self, _total: u64) {}
 }
 
 struct LaneIn<'a, S> {
@@ -44,9 +44,8 @@ impl Session {
         let Some(class) = self.local_class(lane).filter(|class| self.occupy(*class, lane.slot)) else {
             return Err(self.violation(CloseCode::Protocol, "a lane that isn't agreed or is in use"));
         };
-        let kind = &self.table()[class];
-        let large = Credit::new(kind.large_window);
-        let credit = if lane.slot == 0 { self.credit(class) } else { &large };
+        let large = (lane.slot > 0).then(|| self.large_credit(class));
+        let credit = large.as_ref().unwrap_or(self.credit(class));
         let mut reader = LaneIn { session: self, source, class, lane, chunks: VecDeque::new(), credit, over: false };
         let result = reader.run().await;
         if result.is_ok() && lane.slot > 0 {
@@ -109,11 +108,12 @@ impl<S: LaneSource> LaneIn<'_, S> {
 
     /// Counts bytes as taken up, and gives credit again once half a window is.
     fn consumed(&mut self, len: usize) {
-        self.source.taken(len);
-        if let Some(total) = self.credit.taken(len)
+        let session = self.session;
+        if let Some(total) = self.credit.taken(len, || session.round_trip())
             && !self.over
         {
-            self.session.outbox().credit(self.lane, total);
+            self.source.allowed(total);
+            session.outbox().credit(self.lane, total);
         }
     }
 
@@ -295,7 +295,7 @@ mod tests {
     async fn message_streams_that_nobody_reads_are_bounded_by_their_classs_credit() {
         let (session, connection, terms) = session();
         let class = terms.classes.by_name("query").unwrap();
-        let window = terms.classes[class].window;
+        let window = terms.classes[class].most(false);
         let len = 1000;
         let cost = len + limits::MESSAGE_STREAM_OVERHEAD;
         let mut waiting = Vec::new();

@@ -24,7 +24,7 @@ use super::{
 use crate::{
     CloseCode, Closed, ClosedBy,
     admission::Agreed,
-    class::{ClassId, ClassTable, Credit, Delivery, Inbound, Inbox, Lane, Order, Outbox, message_stream_cost},
+    class::{ClassId, ClassTable, Credit, Delivery, Growth, Inbound, Inbox, Lane, Order, Outbox, message_stream_cost},
     identity::Remote,
     limits::{self, Limits},
     sync::Mutex,
@@ -62,6 +62,10 @@ pub struct Session {
     inboxes: Vec<Inbox>,
     /// What the other side may send on each class's own lane and its message streams.
     credits: Vec<Credit>,
+    /// What all lanes' windows may grow by.
+    growth: Arc<Growth>,
+    /// When the path was last looked at, by our clock, and its shortest round trip.
+    round_trip: Mutex<(Option<u64>, Option<Duration>)>,
     started: Instant,
     over: CancellationToken,
     closed: OnceLock<Closed>,
@@ -97,11 +101,14 @@ struct MessageArrived {
 
 impl MessageArrived {
     fn taken(self, session: &Session) {
-        if let Some(total) = session.credits[self.class.index()].taken(self.cost) {
+        if let Some(total) = session.credits[self.class.index()].taken(self.cost, || session.round_trip()) {
             session.outbox.credit(Lane { class: self.remote, slot: 0 }, total);
         }
     }
 }
+
+/// How old a look at the path may be. Microseconds.
+const LOOK_AT_PATH_US: u64 = 100_000;
 
 /// No target yet.
 const OPEN: u64 = u64::MAX;
@@ -111,12 +118,15 @@ impl Session {
     /// tokio runtime.
     pub fn start(info: SessionInfo, agreed: Agreed, table: ClassTable, limits: Limits) -> (Arc<Self>, Connection) {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let growth = Growth::new(limits.window_growth);
         let session = Arc::new(Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             remote: Mutex::new(info.remote.clone()),
             outbox: Outbox::new(agreed.sending.clone(), agreed.known.clone()),
             inboxes: table.iter().map(|(_, class)| Inbox::new(class.receive_budget)).collect(),
-            credits: table.iter().map(|(_, class)| Credit::new(class.window)).collect(),
+            credits: table.iter().map(|(_, class)| Credit::new(class.window, class.most(false), growth.clone())).collect(),
+            growth,
+            round_trip: Mutex::default(),
             slots: Mutex::new(vec![0; table.len()]),
             info,
             agreed,
@@ -334,6 +344,23 @@ impl Session {
         room.deliver(Inbound::Whole(Bytes::copy_from_slice(message)));
         self.message_completed();
         Ok(true)
+    }
+
+    /// The shortest that the path has had, if the transport tells.
+    pub(crate) fn round_trip(&self) -> Option<Duration> {
+        let now = self.clock_us();
+        let mut known = self.round_trip.lock();
+        // Kernel and library are asked seldom: windows are looked at thousands of times a second.
+        if known.0.is_none_or(|at| now.saturating_sub(at) >= LOOK_AT_PATH_US) {
+            *known = (Some(now), (self.info.path)().min_rtt);
+        }
+        known.1
+    }
+
+    /// The credit of a large message's lane.
+    pub(crate) fn large_credit(&self, class: ClassId) -> Credit {
+        let class = &self.table[class];
+        Credit::new(class.large_window, class.most(true), self.growth.clone())
     }
 
     pub(crate) fn credit(&self, class: ClassId) -> &Credit {

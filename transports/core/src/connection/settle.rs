@@ -13,14 +13,18 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::task::coop;
+use tokio::{task::coop, time::Instant};
 
 /// How often a future is polled before others of the runtime get their turn. What one packet sets going needs three or
 /// four rounds.
 const ROUNDS: usize = 16;
+/// Nor does it keep them waiting for longer than this, however much it has to do: a handler that is to answer a QUERY may
+/// be among them.
+const TURN: Duration = Duration::from_micros(100);
 
 /// Makes one task of futures that wake each other: when `future` was woken while it was polled, it's polled again at
 /// once, a bounded number of times, rather than put behind the runtime's other tasks.
@@ -69,6 +73,7 @@ impl<F: Future> Future for Settle<F> {
         let this = &mut *self;
         // Before the state is IDLE again, so that who finds it IDLE finds this waker.
         this.bell.task.register(cx.waker());
+        let began = Instant::now();
         for _ in 0..ROUNDS {
             this.bell.state.store(POLLED, Ordering::Release);
             if let Poll::Ready(done) = this.future.as_mut().poll(&mut Context::from_waker(&this.waker)) {
@@ -79,7 +84,7 @@ impl<F: Future> Future for Settle<F> {
                 return Poll::Pending;
             }
             // Out of budget, tokio's resources say "later" and wake at once: polling on would get nowhere.
-            if !coop::has_budget_remaining() {
+            if !coop::has_budget_remaining() || began.elapsed() >= TURN {
                 break;
             }
         }

@@ -79,6 +79,8 @@ pub struct ClassStats {
 pub struct PathStats {
     /// Smoothed round-trip time.
     pub rtt: Option<Duration>,
+    /// The shortest round trip that the path has had.
+    pub min_rtt: Option<Duration>,
     /// Congestion window in bytes.
     pub cwnd: Option<u64>,
     /// Packets (QUIC) or segments (TCP) that were lost or sent again.

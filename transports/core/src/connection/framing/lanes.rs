@@ -20,11 +20,11 @@ use crate::{CloseCode, Closed, class::Lane, sync::Mutex};
 const COPY_BELOW: usize = 8 * 1024;
 
 /// A lane's bytes between the stream's reader and the lane's own.
-#[derive(Default)]
 struct Channel {
     queue: Mutex<ChannelQueue>,
     arrived: AtomicWaker,
-    taken: AtomicU64,
+    /// What the other side may send in all.
+    allowed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -60,15 +60,14 @@ impl LaneSource for ChannelSource {
         })
     }
 
-    fn taken(&mut self, bytes: usize) {
-        self.0.taken.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn allowed(&mut self, total: u64) {
+        self.0.allowed.fetch_max(total, Ordering::Relaxed);
     }
 }
 
 struct LaneState {
     channel: Arc<Channel>,
     received: u64,
-    window: u64,
 }
 
 /// The lanes that the other side uses, and those who take their bytes up: one each, so that one who waits for room
@@ -125,14 +124,14 @@ impl Lanes {
                 let Some(class) = class.filter(|class| lane.slot <= class.large_lanes) else {
                     return Err(session.violation(CloseCode::Protocol, "a lane that isn't agreed"));
                 };
-                let channel = Arc::<Channel>::default();
-                let window = (if lane.slot == 0 { class.window } else { class.large_window }) as u64;
+                let first = (if lane.slot == 0 { class.window } else { class.large_window }) as u64;
+                let channel = Arc::new(Channel { queue: Mutex::default(), arrived: AtomicWaker::new(), allowed: AtomicU64::new(first) });
                 let (session, mut source) = (session.clone(), ChannelSource(channel.clone()));
                 // What ends the connection ends the lanes: they're dropped with the stream's reader.
                 lanes.readers.push(Box::pin(async move {
                     let _ = session.receive_lane(lane, &mut source).await;
                 }));
-                entry.insert(LaneState { channel, received: 0, window })
+                entry.insert(LaneState { channel, received: 0 })
             }
         };
         if payload.is_empty() {
@@ -145,7 +144,7 @@ impl Lanes {
             return Ok(());
         }
         state.received += payload.len() as u64;
-        if state.received > state.channel.taken.load(Ordering::Relaxed) + state.window {
+        if state.received > state.channel.allowed.load(Ordering::Relaxed) {
             return Err(session.violation(CloseCode::FlowControl, "more bytes on a lane than credit was given for"));
         }
         let mut queue = state.channel.queue.lock();
