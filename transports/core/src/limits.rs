@@ -143,7 +143,12 @@ impl Limits {
             let name = |what: &str| format!("{}: {what}", class.name);
             rows.extend([
                 row(name("largest message"), bytes(class.max_message), "larger ones are streamed", 0),
-                row(name("send budget"), bytes(class.send_budget), "what waits for the scheduler", class.send_budget),
+                row(
+                    name("send budget"),
+                    bytes(class.send_budget),
+                    "what waits for the scheduler, and one keyed message beyond it",
+                    class.send_budget + class.max_message + ENTRY_OVERHEAD,
+                ),
                 row(name("receive budget"), bytes(class.receive_budget), "what waits for a handler", class.receive_budget),
                 row(name("window"), bytes(class.window), "in transit on the class's stream, not taken up", class.window),
                 row(

@@ -144,6 +144,8 @@ struct Gate {
     /// Budget that is free and not given back yet, while somebody waits: to wake a sender for each message that leaves
     /// costs more than the message. Bytes, less than an eighth of the budget.
     held_back: AtomicUsize,
+    /// What one message of a key has of the budget before it's there. Bytes, a largest message's at most.
+    owed: AtomicUsize,
     /// Streamed messages that may be open.
     streamed: Arc<Semaphore>,
     size: usize,
@@ -170,7 +172,19 @@ impl Gate {
     }
 
     fn release(&self) {
-        self.budget.add_permits(self.held_back.swap(0, Ordering::SeqCst));
+        let free = self.held_back.swap(0, Ordering::SeqCst);
+        let owed = self.owed.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |owed| Some(owed.saturating_sub(free))).unwrap_or(0);
+        self.budget.add_permits(free.saturating_sub(owed));
+    }
+
+    /// Takes room without waiting for a message of which only the latest counts. It can't wait in turn, as it must be able
+    /// to be replaced, and senders who do wait take all that comes free: so one at a time has room before it's there.
+    fn pay_at_once(&self, cost: usize) -> bool {
+        match self.budget.try_acquire_many(cost as u32) {
+            Ok(paid) => paid.forget(),
+            Err(_) => return self.owed.compare_exchange(0, cost, Ordering::SeqCst, Ordering::SeqCst).is_ok(),
+        }
+        true
     }
 }
 
@@ -226,6 +240,7 @@ impl Outbox {
             budget: Semaphore::new(class.send_budget),
             waiting: AtomicUsize::new(0),
             held_back: AtomicUsize::new(0),
+            owed: AtomicUsize::new(0),
             streamed: Arc::new(Semaphore::new(limits::MAX_OPEN_STREAMED)),
             size: class.send_budget,
         };
@@ -300,13 +315,10 @@ impl Outbox {
         }
         let Some(queue) = state.classes.get_mut(class.index()) else { return Err(SendError::NoSuchClass(class)) };
         let have = queue.keyed_len(key).map_or(0, cost);
-        if need > have {
-            match gate.budget.try_acquire_many((need - have) as u32) {
-                Ok(paid) => paid.forget(),
-                Err(_) => return Ok(Err(TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() })),
-            }
-        } else {
+        if need <= have {
             gate.give_back(have - need, false);
+        } else if !gate.pay_at_once(need - have) {
+            return Ok(Err(TrySend::Full { class, bytes: gate.size - gate.budget.available_permits() }));
         }
         let old = queue.supersede(key);
         queue.push(message, Some(key), Instant::now());

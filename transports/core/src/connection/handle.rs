@@ -115,6 +115,9 @@ impl Connection {
     /// Queues a message in place of a queued one of the same class and key, which is handed back if it hasn't
     /// begun to leave. What the old one alone carried is the caller's to fold into the next.
     ///
+    /// It doesn't wait in turn with [`send`](Self::send): one such message of the class has room even where the budget is
+    /// used up, so that a flood of the class doesn't keep it out.
+    ///
     /// # Errors
     /// The outer error is the connection's; the inner one tells that there's no room, with the old message
     /// still queued.

@@ -119,3 +119,22 @@ fn a_class_leaves_on_its_carrier_alone_and_control_frames_on_the_first() {
     assert_eq!(next(0), ["Ping(1) ", &said(5), &said(6), "Moved(1) "].concat(), "MOVED comes after all that was said before");
     assert_eq!([next(0), next(0), next(1)], ["class 0", "nothing", "nothing"]);
 }
+
+#[tokio::test]
+async fn one_keyed_message_has_room_where_a_flood_of_its_class_has_used_it_up() {
+    let outbox = outbox(1 << 20);
+    fill(&outbox);
+    // A flood: somebody waits for whatever comes free.
+    let mut waiting = pin!(outbox.send(CLASS, message()));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    assert!(matches!(outbox.send_latest(CLASS, 1, message()), Ok(Ok(None))));
+    assert!(matches!(outbox.send_latest(CLASS, 2, message()), Ok(Err(TrySend::Full { .. }))), "one, not as many as there are keys");
+    assert!(matches!(outbox.send_latest(CLASS, 1, message()), Ok(Ok(Some(_)))), "it can be replaced as any");
+    // What it has before its time is the first that's given back, and no more of it.
+    take(&outbox);
+    take(&outbox);
+    assert!(waiting.as_mut().now_or_never().is_none());
+    (0..8).for_each(|_| drop(take(&outbox)));
+    assert!(waiting.now_or_never().is_some());
+    assert!(matches!(outbox.send_latest(CLASS, 2, message()), Ok(Ok(None))));
+}
