@@ -13,7 +13,6 @@
 #[cfg(feature = "cli")]
 pub mod bench;
 pub mod cad015;
-pub mod cell;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod node;
@@ -25,6 +24,7 @@ pub mod protocol;
 #[doc = include_str!("../README.md")]
 pub struct Readme;
 
+pub use peerlane_cell as cell;
 pub use peerlane_quic as quic;
 pub use peerlane_tcp as tcp;
 pub use peerlane_transport as transport;

@@ -110,7 +110,7 @@ fn files() -> Result<(), Failed> {
 }
 
 fn cells() -> Result<(), Failed> {
-    for line in fs::read_to_string("../src/cell/vectors.txt")?.lines().filter(|line| !line.starts_with('#')) {
+    for line in fs::read_to_string("../cell/src/vectors.txt")?.lines().filter(|line| !line.starts_with('#')) {
         let hex: Vec<u8> = line.split(" | ").nth(1).unwrap_or_default().bytes().collect();
         let seed: Option<Vec<u8>> = hex.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
         let seed = seed.ok_or("a vector isn't hex")?;
