@@ -3,6 +3,7 @@
 //! * [`Frames`], [`frame`]: a stream of bytes cut into message bodies; [`legacy_frames`], [`LegacyMessage`]: the wire up to 0.7.15.
 //! * [`Body`], [`Message`], [`Kind`], [`Payload`]: what a body is; its kind follows from its first cell.
 //! * [`Transaction`], [`Challenge`]: what accounts and peers sign. [`Outcome`], [`ErrorCode`], [`Status`]: what comes back.
+//! * [`Client`]: a connection to a peer: status, query, transact, fetch, challenge.
 //! * [`Value`], [`Build`], [`form`]: cells with what's below them, put together or read from text: `(transfer #12 1000)`.
 //!
 //! Cells are [`peerlane_cell`]'s in its profile [`CONVEX`]. Everything that comes from a peer is canonical or refused, and named by its own
@@ -12,6 +13,7 @@
 
 mod body;
 mod challenge;
+mod client;
 pub mod form;
 mod frame;
 mod kind;
@@ -25,6 +27,7 @@ mod value;
 
 pub use body::{Body, BodyError};
 pub use challenge::{Challenge, ChallengeError};
+pub use client::{Answer, Client, ClientConfig, ClientError, CloseReason, FetchLimits};
 pub use frame::{FrameError, Frames, frame};
 pub use kind::Kind;
 pub use legacy::{LegacyError, LegacyMessage, legacy_frames};

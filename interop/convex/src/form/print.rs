@@ -139,7 +139,8 @@ impl Printer<'_> {
 
     fn character(&mut self, point: u32) {
         let Some(c) = char::from_u32(point) else {
-            return drop(write!(self.out, "#character[{point:x}]"));
+            let _ = write!(self.out, "#character[{point:x}]");
+            return;
         };
         self.out.push('\\');
         match CHARACTERS.iter().find(|(_, named)| *named == c) {
@@ -156,7 +157,8 @@ impl Printer<'_> {
 
     fn string(&mut self, blob: &Blob) {
         let Some(bytes) = self.bytes(blob, self.max) else {
-            return drop(write!(self.out, "#string[{} bytes]", blob.len()));
+            let _ = write!(self.out, "#string[{} bytes]", blob.len());
+            return;
         };
         self.out.push('"');
         for part in bytes.utf8_chunks() {
