@@ -4,6 +4,7 @@
 //! * [`Body`], [`Message`], [`Kind`], [`Payload`]: what a body is; its kind follows from its first cell.
 //! * [`Transaction`], [`Challenge`]: what accounts and peers sign. [`Outcome`], [`ErrorCode`], [`Status`]: what comes back.
 //! * [`Client`]: a connection to a peer: status, query, transact, fetch, challenge.
+//! * [`ConvexTcp`]: the same behind peerlane's own transport trait.
 //! * [`Value`], [`Build`], [`form`]: cells with what's below them, put together or read from text: `(transfer #12 1000)`.
 //!
 //! Cells are [`peerlane_cell`]'s in its profile [`CONVEX`]. Everything that comes from a peer is canonical or refused, and named by its own
@@ -23,6 +24,7 @@ mod message;
 mod outcome;
 mod status;
 mod transaction;
+mod transport;
 mod value;
 
 pub use body::{Body, BodyError};
@@ -35,6 +37,7 @@ pub use message::{Message, MessageError, Payload};
 pub use outcome::{ErrorCode, Outcome};
 pub use status::Status;
 pub use transaction::{MultiMode, Transaction};
+pub use transport::{ConvexAddr, ConvexArrival, ConvexListener, ConvexTcp, ConvexTcpConfig, class_of, classes};
 pub use value::{Build, CONVEX, Value, address, as_address};
 
 pub use peerlane_cell as cell;

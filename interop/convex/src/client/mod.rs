@@ -35,6 +35,7 @@ use crate::{
 
 pub use error::{ClientError, CloseReason};
 pub use fetch::FetchLimits;
+pub(crate) use wire::challenged;
 
 /// Requests that may be unanswered at once. Each costs some hundred bytes, and what its answer has.
 const MAX_PENDING: usize = 16_384;

@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use peerlane_cell::ValueId;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{
@@ -84,7 +86,7 @@ fn take(body: &Bytes, shared: &Shared) {
             Some(waiter) => drop(waiter.send(Ok(message))),
             None => tracing::debug!(id = message.id(), "an answer that nobody waits for"),
         },
-        Kind::Challenge => reply(challenged(&message, shared), shared),
+        Kind::Challenge => reply(challenged(&message, shared.config.key.as_ref(), shared.config.network.as_ref()), shared),
         Kind::Ping => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
             let clock = Value::leaf(peerlane_cell::Cell::Integer(now));
@@ -109,16 +111,16 @@ fn reply(message: Option<Message>, shared: &Shared) {
 }
 
 /// The answer to the peer's challenge.
-fn challenged(message: &Message, shared: &Shared) -> Option<Message> {
+pub(crate) fn challenged(message: &Message, key: Option<&SigningKey>, network: Option<&ValueId>) -> Option<Message> {
     let Ok(Payload::Challenge { id, signed }) = message.parse() else {
         return Some(Message::error(message.id(), &ErrorCode::Format, "Wrong element count"));
     };
-    let Some(key) = &shared.config.key else {
+    let Some(key) = key else {
         return Some(Message::error(Some(id), &ErrorCode::Trust, "No signing key"));
     };
     let own = key.verifying_key().to_bytes();
     let verified = message.value(&signed).ok_or(crate::ChallengeError::Format);
-    match verified.and_then(|signed| Challenge::verify(&signed, &own, shared.config.network.as_ref())) {
+    match verified.and_then(|signed| Challenge::verify(&signed, &own, network)) {
         Ok((challenger, challenge)) => Message::result(id, challenge.answer(&challenger, key).ok()?).ok(),
         Err(crate::ChallengeError::Format) => Some(Message::error(Some(id), &ErrorCode::Format, "Invalid challenge format")),
         Err(crate::ChallengeError::Target) => Some(Message::error(Some(id), &ErrorCode::Trust, "Wrong target key")),
