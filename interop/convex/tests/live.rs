@@ -8,11 +8,12 @@ use bytes::Bytes;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::SigningKey;
 use peerlane_convex::{
-    Answer, Body, CONVEX, Client, ClientConfig, ClientError, CloseReason, ErrorCode, FetchLimits, Frames, Kind, Message, MultiMode,
-    Payload, Transaction, Value,
+    Answer, Body, CONVEX, Client, ClientConfig, ClientError, CloseReason, ConvexAddr, ConvexTcp, ConvexTcpConfig, ErrorCode, FetchLimits,
+    Frames, Kind, Message, MultiMode, Payload, Transaction, Value,
     cell::{Cell, Ref, Signed, ValueId, encode},
-    form, frame,
+    class_of, classes, form, frame,
 };
+use peerlane_transport::{Inbound, Transport as _, admission::Terms, identity::Proof};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::TcpStream,
@@ -459,4 +460,39 @@ async fn challenges_both_ways() {
     let message = next(&mut stream, &mut frames).await.unwrap();
     assert_eq!((message.kind(), message.id()), (Kind::Result, Some(9)));
     println!("challenged both ways; the peer's signatures hold");
+}
+
+#[tokio::test]
+async fn through_our_own_transport_trait() {
+    let Some(java) = java().await else { return };
+    let newer = is_newer(&java).await;
+    let mut terms = Terms::new("convex").unwrap();
+    terms.classes = classes();
+    let config = ConvexTcpConfig { key: newer.then(other_key), network: Some(java.network), ..ConvexTcpConfig::default() };
+    let transport = ConvexTcp::new(terms, config).unwrap();
+    let connection = transport.dial(&ConvexAddr(format!("127.0.0.1:{}", java.port))).await.unwrap();
+    let ask = async |message: Message| {
+        let (class, id) = (class_of(message.kind()), message.id());
+        connection.send(class, message.encode()).await.unwrap();
+        let Inbound::Whole(body) = timeout(Duration::from_secs(30), connection.recv(class)).await.unwrap().unwrap() else { panic!() };
+        let answer = Message::decode(&body).unwrap();
+        assert_eq!((answer.kind(), answer.id()), (Kind::Result, id), "in the class of its request");
+        let Payload::Result(outcome) = answer.parse().unwrap() else { panic!() };
+        assert_eq!(outcome.error, None);
+        answer.value(&outcome.value).unwrap()
+    };
+    let three = ask(Message::query(1, form::read("(+ 1 2)").unwrap(), Some(USER)).unwrap()).await;
+    assert_eq!(three.cell, Cell::Integer(3));
+    let status = peerlane_convex::Status::read(&ask(Message::status(2)).await).unwrap();
+    ask(Message::data_request(3, &[status.genesis]).unwrap()).await;
+    let invoke = Transaction::Invoke { origin: USER, sequence: 1, command: form::read("(* 6 7)").unwrap() };
+    assert_eq!(ask(Message::transact(4, invoke.sign(&key()).unwrap()).unwrap()).await.cell, Cell::Integer(42));
+    if newer {
+        // It was asked when it was dialed, and answered before the rest.
+        assert_eq!(connection.remote().proof, Proof::Application);
+        assert_eq!(connection.remote().peer_id().map(|id| *id.as_bytes()), Some(java.key));
+    } else {
+        assert_eq!(connection.remote().proof, Proof::None);
+    }
+    println!("QUERY, STATUS, DATA_REQUEST, TRANSACT by class; proof: {:?}", connection.remote().proof);
 }
