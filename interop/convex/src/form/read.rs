@@ -335,7 +335,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         self.take_while(|c| c == ':');
         self.symbol_text()?;
-        self.name(self.text[start..self.at].as_bytes().to_vec()).map(Cell::Keyword)
+        self.name(self.text.as_bytes()[start..self.at].to_vec()).map(Cell::Keyword)
     }
 
     fn name(&self, bytes: impl Into<Bytes>) -> Result<Name, FormError> {
