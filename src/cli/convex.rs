@@ -1,6 +1,9 @@
 //! `peerlane convex`: what a Convex peer says, in its own protocol over TCP.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::Subcommand;
 use data_encoding::HEXLOWER;
@@ -180,7 +183,7 @@ fn report(answer: Answer, sequence: Option<i64>, json: bool) -> Result<(), CliEr
     Ok(())
 }
 
-fn load(file: &PathBuf) -> Result<Identity, CliError> {
+fn load(file: &Path) -> Result<Identity, CliError> {
     Identity::load(file).map_err(|error| CliError::Usage(format!("{}: {error}", file.display())))
 }
 
@@ -221,7 +224,7 @@ async fn fetch(connect: &Connect, root: Option<ValueId>, limits: FetchLimits) ->
     Ok(())
 }
 
-async fn challenge(connect: &Connect, key: &PathBuf, expect: Option<ValueId>) -> Result<(), CliError> {
+async fn challenge(connect: &Connect, key: &Path, expect: Option<ValueId>) -> Result<(), CliError> {
     let key = load(key)?;
     let client = connect.client().await?;
     let network = asked(client.status()).await?.genesis;
