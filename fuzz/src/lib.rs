@@ -2,11 +2,13 @@
 //!
 //! The promises: no panic, no hang, no memory from a declared length; and what is accepted comes back the same.
 
+mod convex;
 mod files;
 mod framing;
 mod messages;
 mod wire;
 
+pub use convex::{convex_form, convex_frame, convex_message};
 pub use files::{key_file, lists};
 pub use framing::framing;
 pub use messages::{cell, message};

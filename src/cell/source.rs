@@ -37,7 +37,7 @@ impl<S: CellSource + ?Sized> CellSource for &S {
 
 /// Cells in memory, in the order of their IDs, so that a run can be repeated. Unbounded: whoever puts a peer's cells here bounds
 /// them first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MemoryCells(pub BTreeMap<ValueId, Bytes>);
 
 impl CellSink for MemoryCells {

@@ -313,14 +313,14 @@ impl Vector {
     }
 
     /// The children of a tree node, each with its number of elements; none in a leaf.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = (&Ref, u64)> {
+    pub fn parts(&self) -> impl Iterator<Item = (&Ref, u64)> {
         let size = shape::vector_child(self.count);
         let refs = if self.is_leaf() { &[][..] } else { &self.refs };
         refs.iter().enumerate().map(move |(i, child)| (child, shape::child_len(self.count, size, i)))
     }
 
     /// Replaces the first element of a vector of one cell.
-    pub(crate) fn set_first(&mut self, item: Ref) {
+    pub fn set_first(&mut self, item: Ref) {
         if self.count <= 16
             && let Some(first) = self.refs.first_mut()
         {
@@ -353,7 +353,7 @@ impl Vector {
     }
 
     /// The vector of all elements before the tail.
-    pub(crate) fn prefix(&self) -> Option<&Ref> {
+    pub fn prefix(&self) -> Option<&Ref> {
         if self.is_leaf() { self.refs.get(shape::tail_len(self.count)) } else { None }
     }
 }
@@ -434,7 +434,7 @@ impl Index {
     }
 
     /// Key and value of the entry at this node itself.
-    pub(crate) fn entry(&self) -> Option<(&Ref, &Ref)> {
+    pub fn entry(&self) -> Option<(&Ref, &Ref)> {
         match &self.0 {
             IndexNode::Single(pair) => Some((&pair[0], &pair[1])),
             IndexNode::Tree { has_entry: true, refs, .. } => Some((refs.first()?, refs.get(1)?)),
@@ -443,7 +443,7 @@ impl Index {
     }
 
     /// The nodes below, each with the depth and digit of its place.
-    pub(crate) fn below(&self) -> impl Iterator<Item = (&Ref, u16, u8)> {
+    pub fn below(&self) -> impl Iterator<Item = (&Ref, u16, u8)> {
         let (refs, depth, mask) = match &self.0 {
             IndexNode::Tree { depth, mask, has_entry, refs, .. } => (&refs[if *has_entry { 2 } else { 0 }..], *depth, *mask),
             _ => (&[][..], 0, 0),

@@ -9,6 +9,8 @@ macro_rules! say {
 
 mod bench;
 mod client;
+mod convex;
+mod convex_cell;
 mod demo;
 mod error;
 mod key;
@@ -61,6 +63,8 @@ enum Command {
     Transact(transact::Args),
     /// Reads from a peer's store
     Query(query::Args),
+    /// Talks to a Convex peer in its own protocol, and shows Convex's cells
+    Convex(convex::Args),
     /// Prints the table of bounds and the worst-case memory they add up to
     Limits(limits::Args),
     /// Measures QUERY latency with and without a flood of BELIEFs
@@ -83,7 +87,7 @@ pub fn main() -> ExitCode {
     };
     {
         let _runtime = runtime.enter();
-        if !matches!(cli.command, Command::Key(_) | Command::Limits(_) | Command::Bench(_)) {
+        if !matches!(cli.command, Command::Key(_) | Command::Limits(_) | Command::Bench(_) | Command::Convex(_)) {
             setup::watch_signals();
         }
     }
@@ -95,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Ping(args) => runtime.block_on(client::ping(args)),
         Command::Transact(args) => runtime.block_on(transact::run(args)),
         Command::Query(args) => runtime.block_on(query::run(args)),
+        Command::Convex(args) => runtime.block_on(convex::run(args)),
         Command::Bench(args) => bench::run(&args, &cli.log),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };

@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Reader, TreeError, Writer};
-use crate::cell::check;
-use crate::cell::shape;
-use crate::cell::value::{Blob, BlobNode, Cell};
+use crate::check;
+use crate::shape;
+use crate::value::{Blob, BlobNode, Cell};
 
 impl Reader<'_> {
     /// The whole of a blob or string, if it has at most `max` bytes. One cell's bytes are shared, not copied.

@@ -4,10 +4,10 @@
 //! One implementation for both: a map's entry is two references (stride 2), a set's is one (stride 1).
 
 use super::{Reader, TreeError, Writer};
-use crate::cell::check;
-use crate::cell::id::ValueId;
-use crate::cell::shape::digits;
-use crate::cell::value::{Cell, HashNode, HashTree, Ref};
+use crate::check;
+use crate::id::ValueId;
+use crate::shape::digits;
+use crate::value::{Cell, HashNode, HashTree, Ref};
 
 /// The most entries in one cell.
 const LEAF: usize = 15;

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::hash::slot;
 use super::{Reader, TreeError, Writer};
-use crate::cell::check::{self, index_key};
-use crate::cell::id::digit;
-use crate::cell::shape::digits;
-use crate::cell::value::{Cell, Index, IndexNode, Ref};
+use crate::check::{self, index_key};
+use crate::id::digit;
+use crate::shape::digits;
+use crate::value::{Cell, Index, IndexNode, Ref};
 
 /// The longest key made here: it embeds as a blob, so that a node can be ordered by what's in its own cell.
 const KEY_MAX: usize = 137;
@@ -48,7 +48,11 @@ impl<'a> Reader<'a> {
         IndexIter { reader: *self, stack: vec![Visit::Node(index.clone())] }
     }
 
-    pub(crate) fn index_child(&self, child: &Ref, depth: u16, place: u8) -> Result<Index, TreeError> {
+    /// The node behind a child of an index node, which must be one for its place ([`Index::below`]).
+    ///
+    /// # Errors
+    /// [`TreeError::Missing`] and [`TreeError::Malformed`].
+    pub fn index_child(&self, child: &Ref, depth: u16, place: u8) -> Result<Index, TreeError> {
         match &*self.resolve_checked(child, |cell| check::index_child(cell, depth, place))? {
             Cell::Index(index) => Ok(index.clone()),
             _ => Err(TreeError::WrongType("index")),

@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use super::{Reader, TreeError, Writer};
-use crate::cell::check;
-use crate::cell::shape;
-use crate::cell::value::{Cell, Ref, Vector};
+use crate::check;
+use crate::shape;
+use crate::value::{Cell, Ref, Vector};
 
 /// Items in a leaf.
 const FAN: usize = 16;
@@ -61,7 +61,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn vector_child(&self, child: &Ref, count: u64) -> Result<Vector, TreeError> {
+    /// The node behind a child of a vector node, which must hold `count` elements ([`Vector::parts`], [`Vector::prefix`]).
+    ///
+    /// # Errors
+    /// [`TreeError::Missing`] and [`TreeError::Malformed`].
+    pub fn vector_child(&self, child: &Ref, count: u64) -> Result<Vector, TreeError> {
         match &*self.resolve_checked(child, |cell| check::vector_node(cell, count))? {
             Cell::Vector(v) => Ok(v.clone()),
             _ => Err(TreeError::WrongType("vector")),
