@@ -21,7 +21,7 @@ use quinn_proto::congestion::CubicConfig;
 fn run(profile: &str, delay: bool) -> Outcome {
     let profile = Profile::named(profile).unwrap();
     let controller: Make = if delay {
-        Arc::new(|received| Arc::new(DelayBothWays { config: DelayConfig::default(), received }))
+        Arc::new(|heard| Arc::new(DelayBothWays { config: DelayConfig::default(), heard }))
     } else {
         Arc::new(|_| Arc::new(CubicConfig::default()))
     };

@@ -73,7 +73,7 @@ impl Model {
         let path = &self.path;
         let capacity = path.width();
         let ours = OURS * path.target() * (capacity / path.rate).sqrt() + 4.0 * path.roughness.get();
-        let crowded = round.rtt - path.base > self.crowd_queue().min(ours) && path.rate < SHORT * capacity;
+        let crowded = round.queue > self.crowd_queue().min(ours) && path.rate < SHORT * capacity;
         self.company.crowded = if crowded { self.company.crowded + 1 } else { 0 };
         if !self.config.company || self.company.crowded < ROUNDS {
             return false;
@@ -89,13 +89,12 @@ impl Model {
     }
 
     pub(super) fn company(&mut self, round: &Round) {
-        let queue = round.rtt - self.path.base;
         let capacity = self.path.width();
         self.company.part = SHARE * capacity * round.rtt;
         if round.lost == 0 {
             self.company.growth = (SURER * self.company.growth).min(EAGER);
         }
-        if self.path.rate < ALONE * capacity && queue > self.crowd_queue() / 2.0 {
+        if self.path.rate < ALONE * capacity && round.queue > self.crowd_queue() / 2.0 {
             self.company.seen = round.end;
         }
         let gone = after(round.end, self.company.seen, GONE);

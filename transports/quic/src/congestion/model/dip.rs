@@ -33,7 +33,7 @@ impl Model {
     /// Whether a dip decides about this round.
     pub(super) fn dip(&mut self, round: &Round) -> bool {
         if let Some(until) = self.dip.until {
-            self.dip.delay = self.dip.delay.min(round.rtt - self.path.base);
+            self.dip.delay = self.dip.delay.min(round.queue);
             if round.end >= until {
                 self.offset.at_most(self.dip.delay);
                 self.path.forget_rounds();
@@ -53,7 +53,7 @@ impl Model {
             delay: f64::INFINITY,
         };
         self.offset.stop_test();
-        self.window = self.window.min(DEPTH * self.path.best_rate() * (self.path.base + self.offset.get()));
+        self.window = self.window.min(DEPTH * self.path.best_rate() * (round.rtt - round.queue + self.offset.get()));
         true
     }
 }

@@ -19,6 +19,7 @@ mod delay;
 mod dip;
 mod dispersion;
 mod offset;
+mod one_way;
 mod path;
 mod roughness;
 mod round;
@@ -35,6 +36,7 @@ use company::Company;
 pub use config::DelayConfig;
 use dip::Dip;
 use offset::Offset;
+use one_way::OneWay;
 use path::Path;
 use round::{Collector, Round};
 use startup::StartUp;
@@ -76,6 +78,7 @@ pub(crate) struct Model {
     dip: Dip,
     offset: Offset,
     company: Company,
+    one_way: OneWay,
 }
 
 impl Model {
@@ -94,6 +97,7 @@ impl Model {
             dip: Dip::new(),
             offset: Offset::new(now),
             company: Company::new(now),
+            one_way: OneWay::new(now),
         }
     }
 
@@ -137,6 +141,13 @@ impl Model {
         self.received = bytes;
     }
 
+    /// What the other side's clock says of our packets' way.
+    pub(crate) fn on_clocks(&mut self, difference: u32) {
+        if self.config.one_way {
+            self.one_way.on_difference(difference);
+        }
+    }
+
     /// All packets of one ACK are told. Whether a round is over.
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) -> bool {
         self.in_flight = in_flight as f64;
@@ -144,16 +155,19 @@ impl Model {
             self.company_on_acks_end();
         }
         let round = self.round.end(now, in_flight);
-        if let Some(round) = &round {
-            self.on_round(round);
-        }
-        round.is_some()
+        let Some(mut round) = round else { return false };
+        let clock = self.one_way.end_round(now);
+        let queue = clock.map_or(f64::INFINITY, |(least, _)| least);
+        round.queue = queue.min(round.rtt - self.path.base).max(0.0);
+        (round.by_clock, round.empty) = (clock.is_some(), clock.is_some_and(|(_, most)| most < self.path.target()));
+        self.on_round(&round);
+        true
     }
 
     fn on_round(&mut self, round: &Round) {
         let received = self.received.saturating_sub(std::mem::replace(&mut self.received_before, self.received));
         let both_ways = self.config.both_ways && received as f64 > BOTH_WAYS * round.acked as f64;
-        self.offset.both_ways = both_ways;
+        self.offset.both_ways = both_ways && !round.by_clock;
         // A rival's queue would soon be the base.
         if self.phase != Phase::Company {
             self.path.age_base(round);
