@@ -74,13 +74,10 @@ impl Clocks {
     }
 
     /// Whether the datagram was one of ours.
-    pub(crate) fn take(&self, mut datagram: &[u8]) -> bool {
-        if datagram.len() != 1 + size_of::<u32>() {
-            return false;
-        }
-        match (datagram.get_u8(), datagram.get_u32()) {
-            (ASK, clock) => self.send(ANSWER, self.now().wrapping_sub(clock)),
-            (ANSWER, difference) => self.path.heard().set_one_way(difference),
+    pub(crate) fn take(&self, datagram: &[u8]) -> bool {
+        match decode(datagram) {
+            Some((ASK, clock)) => self.send(ANSWER, self.now().wrapping_sub(clock)),
+            Some((ANSWER, difference)) => self.path.heard().set_one_way(difference),
             _ => return false,
         }
         true
@@ -95,9 +92,28 @@ impl Clocks {
     }
 }
 
+fn decode(mut datagram: &[u8]) -> Option<(u8, u32)> {
+    (datagram.len() == 1 + size_of::<u32>()).then(|| (datagram.get_u8(), datagram.get_u32()))
+}
+
 fn encode(kind: u8, clock: u32) -> Bytes {
     let mut datagram = BytesMut::with_capacity(1 + size_of::<u32>());
     datagram.put_u8(kind);
     datagram.put_u32(clock);
     datagram.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_question_has_five_bytes_and_nothing_else_is_one() {
+        let question = encode(ASK, 0x0102_0304);
+        assert_eq!(question, [0x30, 1, 2, 3, 4].as_slice());
+        assert_eq!(decode(&question), Some((ASK, 0x0102_0304)));
+        for bad in [&[][..], &[ASK], &[ASK, 1, 2, 3], &[ASK, 1, 2, 3, 4, 5]] {
+            assert_eq!(decode(bad), None);
+        }
+    }
 }

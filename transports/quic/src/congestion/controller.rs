@@ -7,12 +7,7 @@
 //!   flight with the window.
 //! * `window` isn't asked while nothing is to be sent, and the pacer sends at 1.25 windows per smoothed round trip.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::Arc,
-    time::Instant,
-};
+use std::{any::Any, fmt, sync::Arc, time::Instant};
 
 use quinn_proto::{
     RttEstimator,

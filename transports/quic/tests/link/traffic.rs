@@ -324,7 +324,7 @@ impl Traffic {
     fn refill(&mut self, now: Nanos, connection: &Connection) -> bool {
         let window = connection.congestion_state().window();
         let room = window.saturating_sub(self.config.in_flight.load(Ordering::Relaxed));
-        if self.config.budget != Budget::Filled || room < 4 * 1500 || self.extra >= 4 * window {
+        if self.config.budget != Budget::Filled || room < 2 * 1500 || self.extra >= 4 * window {
             return false;
         }
         self.extra = (self.extra + room).min(4 * window);

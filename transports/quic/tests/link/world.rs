@@ -9,11 +9,11 @@ use std::{
 };
 
 use bytes::BytesMut;
+use peerlane_quic::Heard;
 use peerlane_transport::{
     admission::LocalPeer,
     identity::{Identity, TlsOptions, server_name},
 };
-use peerlane_quic::Heard;
 use quinn_proto::{
     ClientConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
     congestion::ControllerFactory,

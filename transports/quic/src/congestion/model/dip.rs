@@ -53,7 +53,7 @@ impl Model {
             delay: f64::INFINITY,
         };
         self.offset.stop_test();
-        self.window = self.window.min(DEPTH * self.path.best_rate() * (round.rtt - round.queue + self.offset.get()));
+        self.window = self.window.min(DEPTH * self.path.best_rate() * (self.path.base + self.offset.get()));
         true
     }
 }

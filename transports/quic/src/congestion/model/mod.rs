@@ -1,7 +1,7 @@
 //! How large the window is: a state machine without clock and without I/O.
 //!
 //! Each file has one idea. [`round`] sums up a round trip, on which all else decides; [`path`] keeps what is known of the
-//! path, with the help of [`dispersion`] (the bottleneck's rate) and [`roughness`] (jitter, or a queue?). Then there are
+//! path, with the help of [`dispersion`] (the bottleneck's rate) and [`roughness`] (jitter, or a queue?) and [`one_way`] (whose queue?). Then there are
 //! three phases: [`startup`]; steady, by the law of [`delay`], with its [`dip`], its [`offset`] and [`catch_up`]; and
 //! [`company`].
 //!
@@ -51,6 +51,8 @@ const USED: f64 = 0.8;
 const USED_IN_START_UP: f64 = 0.4;
 /// Bytes received per byte acknowledged from which on the other direction is loaded: a flood's ACKs are a fortieth.
 const BOTH_WAYS: f64 = 0.2;
+/// What the other side's clock may declare to be another's delay, in base round trips: its queue when that was just found full.
+const MOST_FOREIGN: f64 = 2.0;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
@@ -156,9 +158,11 @@ impl Model {
         }
         let round = self.round.end(now, in_flight);
         let Some(mut round) = round else { return false };
-        let clock = self.one_way.end_round(now);
-        let queue = clock.map_or(f64::INFINITY, |(least, _)| least);
-        round.queue = queue.min(round.rtt - self.path.base).max(0.0);
+        let clock = self.one_way.end_round(now, self.phase != Phase::Company);
+        let delay = (round.rtt - self.path.base).max(0.0);
+        // Whatever a peer says: no more delay than this is another's.
+        let queue = clock.map_or(delay, |(least, _)| least.max(delay - MOST_FOREIGN * self.path.base));
+        round.queue = queue.clamp(0.0, delay);
         (round.by_clock, round.empty) = (clock.is_some(), clock.is_some_and(|(_, most)| most < self.path.target()));
         self.on_round(&round);
         true

@@ -31,7 +31,16 @@ pub(super) struct OneWay {
 
 impl OneWay {
     pub(super) fn new(now: Instant) -> Self {
-        Self { origin: None, base: f64::INFINITY, next_base: f64::INFINITY, base_at: now, least: f64::INFINITY, most: f64::NEG_INFINITY, heard: 0, latest: VecDeque::new() }
+        Self {
+            origin: None,
+            base: f64::INFINITY,
+            next_base: f64::INFINITY,
+            base_at: now,
+            least: f64::INFINITY,
+            most: f64::NEG_INFINITY,
+            heard: 0,
+            latest: VecDeque::new(),
+        }
     }
 
     /// The clocks' difference, as of the latest packet that is answered. Microseconds, modulo 2^32.
@@ -54,8 +63,9 @@ impl OneWay {
         (self.latest.len() == RECENT).then(|| self.latest.iter().copied().fold(f64::INFINITY, f64::min) - self.base)
     }
 
-    /// The least and the largest queue in the round that ended `now`, if enough was heard of it.
-    pub(super) fn end_round(&mut self, now: Instant) -> Option<(f64, f64)> {
+    /// The least and the largest queue in the round that ended `now`, if enough was heard of it. `ages`: no rival's queue may become the
+    /// base.
+    pub(super) fn end_round(&mut self, now: Instant, ages: bool) -> Option<(f64, f64)> {
         let least = std::mem::replace(&mut self.least, f64::INFINITY);
         let most = std::mem::replace(&mut self.most, f64::NEG_INFINITY);
         if std::mem::take(&mut self.heard) < ENOUGH {
@@ -64,9 +74,38 @@ impl OneWay {
         }
         let queues = (least - self.base, most - self.base);
         // The clocks may run apart by some microseconds a second: what is old is forgotten.
-        if after(now, self.base_at, BASE_MEMORY) {
+        if ages && after(now, self.base_at, BASE_MEMORY) {
             (self.base, self.next_base, self.base_at) = (self.next_base, least, now);
         }
         Some(queues)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn what_exceeds_the_least_difference_is_queue_whatever_the_clocks_say() {
+        let mut now = Instant::now();
+        let mut one_way = OneWay::new(now);
+        // The difference wraps around.
+        for delay in [0, 200, 3000, 3000, 3000, 4000u32] {
+            one_way.on_difference(delay.wrapping_sub(100));
+        }
+        assert_eq!(one_way.queue(), Some(0.003));
+        assert_eq!(one_way.end_round(now, true), Some((0.0, 0.004)));
+        assert_eq!(one_way.end_round(now, true), None, "nothing was heard");
+        assert_eq!(one_way.queue(), None, "and what is old isn't told");
+        // The other clock runs faster: after two terms its first difference is forgotten.
+        for _ in 0..2 {
+            now += BASE_MEMORY;
+            (0..ENOUGH).for_each(|_| one_way.on_difference(5000));
+            one_way.end_round(now + Duration::from_millis(1), true);
+        }
+        (0..ENOUGH).for_each(|_| one_way.on_difference(5000));
+        assert_eq!(one_way.end_round(now, true), Some((0.0, 0.0)));
     }
 }

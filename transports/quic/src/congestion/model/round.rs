@@ -79,7 +79,17 @@ impl Collector {
             return None;
         }
         let in_flight = self.in_flight / f64::from(self.batches);
-        let round = Round { end: now, elapsed, rtt: self.rtt, queue: 0.0, by_clock: false, empty: false, acked: self.acked, lost: self.lost, in_flight };
+        let round = Round {
+            end: now,
+            elapsed,
+            rtt: self.rtt,
+            queue: 0.0,
+            by_clock: false,
+            empty: false,
+            acked: self.acked,
+            lost: self.lost,
+            in_flight,
+        };
         *self = Self::new(now);
         Some(round)
     }
