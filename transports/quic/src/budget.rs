@@ -21,9 +21,8 @@ use crate::congestion::Published;
 const URGENT: u64 = 4 * QUANTUM as u64;
 /// What may be held behind holes, in congestion windows.
 const MOST_HELD: u64 = 4;
-/// Less than this isn't missing: what one ACK lets go. More, and a window that is kept just ahead of what is in flight would never be
-/// filled. Bytes.
-const MISSING: u64 = 2 * 1500;
+/// Less than this isn't missing: a burst of the pacer. Bytes.
+const MISSING: u64 = 4 * 1500;
 /// What was held is forgotten after so many round trips without more, or so long.
 const HELD_ROUND_TRIPS: u32 = 3;
 const HELD_AT_MOST: Duration = Duration::from_secs(2);

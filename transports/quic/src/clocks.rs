@@ -17,9 +17,10 @@ pub(crate) const ASK: u8 = 3 << 4;
 pub(crate) const ANSWER: u8 = 4 << 4;
 /// Between two questions at least.
 const INTERVAL: Duration = Duration::from_millis(4);
-/// The other direction is loaded: so many bytes came since the last question, and one for each so many sent.
+/// Both directions are loaded: so many bytes came since the last question, and neither carries more than so many times the other. A
+/// quiet end that answers queries would ask else.
 const LOADED: u64 = 8 * 1200;
-const PER_RECEIVED: u64 = 8;
+const UNEVEN: u64 = 4;
 /// Paths shorter than this aren't asked about: the ends' own delays are as large as the queues.
 const SHORT: Duration = Duration::from_millis(2);
 
@@ -66,7 +67,8 @@ impl Clocks {
         if came < LOADED {
             return;
         }
-        let loaded = came > (sent - asked.sent) / PER_RECEIVED && self.path.in_flight() * 2 > self.path.window();
+        let left = sent - asked.sent;
+        let loaded = came > left / UNEVEN && left > came / UNEVEN && self.path.in_flight() * 2 > self.path.window();
         (asked.received, asked.sent) = (received, sent);
         if loaded && self.path.rtt().is_some_and(|rtt| rtt >= SHORT) {
             self.send(ASK, self.now());

@@ -275,7 +275,8 @@ impl Traffic {
             return;
         }
         let full = self.config.in_flight.load(Ordering::Relaxed) * 2 > connection.congestion_state().window();
-        if received - received_before > (sent - sent_before) / 8 && full {
+        let (came, left) = (received - received_before, sent - sent_before);
+        if came > left / 4 && left > came / 4 && full {
             let _ = connection.datagrams().send(clock(ASK, self.clock(now)), false);
         }
         self.compared = (now, received, sent);
@@ -324,7 +325,7 @@ impl Traffic {
     fn refill(&mut self, now: Nanos, connection: &Connection) -> bool {
         let window = connection.congestion_state().window();
         let room = window.saturating_sub(self.config.in_flight.load(Ordering::Relaxed));
-        if self.config.budget != Budget::Filled || room < 2 * 1500 || self.extra >= 4 * window {
+        if self.config.budget != Budget::Filled || room < 4 * 1500 || self.extra >= 4 * window {
             return false;
         }
         self.extra = (self.extra + room).min(4 * window);
