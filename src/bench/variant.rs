@@ -95,6 +95,7 @@ impl Variant {
         Self::quic("quic-no-both-ways", "the other direction's load isn't looked at", |config| config.delay.both_ways = false),
         Self::quic("quic-no-catch-up", "an empty path is taken as slowly as any", |config| config.delay.catch_up = false),
         Self::quic("quic-no-company", "a rival that fills the queue isn't met", |config| config.delay.company = false),
+        Self::quic("quic-no-one-way", "the other side's clock isn't asked", |config| config.delay.one_way = false),
         Self::quic("quic-no-dip", "no look at the empty path every ten seconds", |config| config.delay.dip = false),
         Self { classes: Classes::One, ..Self::quic("quic-one-stream", "one stream, whole messages in order", |_| {}) },
     ];

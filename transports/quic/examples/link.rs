@@ -20,7 +20,7 @@ use quinn_proto::congestion::{BbrConfig, CubicConfig, NewRenoConfig};
 
 const HELP: &str = "usage: link [--profile P,..|all] [--controller C,..] [--seeds N] [--first SEED] [--duration S]
             [--held WINDOWS] [--no-copies] [--one-stream] [--no-flood] [--loss-detection PACKETS,TIME] [--runs] [--trace MS]
-controllers: cubic bbr newreno delay, and delay without a part: delay-nodispersion -nooffset -nobothways -nocompany -nocatchup -nodip";
+controllers: cubic bbr newreno delay, and delay without a part: delay-nodispersion -nooffset -nobothways -nooneway -nocompany -nocatchup -nodip";
 
 type Change = Box<dyn Fn(&mut Run)>;
 
@@ -40,13 +40,14 @@ fn controller(name: &str) -> Option<Make> {
                     "nodispersion" => config.dispersion = false,
                     "nooffset" => config.offset = false,
                     "nobothways" => config.both_ways = false,
+                    "nooneway" => config.one_way = false,
                     "nocompany" => config.company = false,
                     "nocatchup" => config.catch_up = false,
                     "nodip" => config.dip = false,
                     _ => return None,
                 }
             }
-            Some(Arc::new(move |received| Arc::new(DelayBothWays { config, received })))
+            Some(Arc::new(move |heard| Arc::new(DelayBothWays { config, heard })))
         }
     }
 }

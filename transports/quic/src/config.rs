@@ -47,7 +47,7 @@ impl CongestionControl {
             Self::Cubic => Arc::new(CubicConfig::default()),
             Self::Bbr => Arc::new(BbrConfig::default()),
             Self::NewReno => Arc::new(NewRenoConfig::default()),
-            Self::Delay => Arc::new(DelayBothWays { config: delay, received: published.received().clone() }),
+            Self::Delay => Arc::new(DelayBothWays { config: delay, heard: published.heard().clone() }),
         }
     }
 }

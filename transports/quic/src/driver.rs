@@ -4,7 +4,7 @@
 use std::{
     future::Future,
     pin::{Pin, pin},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -17,10 +17,10 @@ use peerlane_transport::{
     limits,
 };
 use quinn::{Connection, RecvStream, SendDatagramError, SendStream};
-use tokio::time::Instant;
 
 use crate::{
     budget::{Budget, Claim},
+    clocks::{Asked, Clocks},
     congestion::Published,
     copies::Copies,
     error::{close_number, closed},
@@ -55,6 +55,7 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
     let Established { connection, control: (send, receive), early, budget, messages } = established;
     let _ = send.set_priority(CONTROL_PRIORITY);
     let datagrams = session.table().iter().any(|(_, class)| class.delivery == Delivery::Datagram);
+    let clocks = Clocks::new(connection.clone(), messages.path.clone());
     let mut writer = Writer {
         lanes: SendLanes::new(connection.clone(), session.table().clone()),
         connection: connection.clone(),
@@ -68,11 +69,12 @@ pub(crate) async fn drive(established: Established, session: Arc<Session>) {
         rescue: messages.rescue.then(|| Rescue::new(messages.path.clone())),
         above: messages.above,
         path: messages.path,
-        told: Instant::now(),
+        clocks: &clocks,
+        asked: Asked::new(),
     };
     let arrived = Receiving::default();
     let mut readers = FuturesUnordered::<Reading<'_>>::new();
-    readers.push(Box::pin(read_datagrams(&connection, &session, &arrived)));
+    readers.push(Box::pin(read_datagrams(&connection, &session, &arrived, &clocks)));
     readers.push(Box::pin(accept_lanes(&connection, &session, &arrived)));
     let mut control = pin!(read_control(receive, early, &session));
     let mut said_all = false;
@@ -167,9 +169,9 @@ async fn read_control(mut stream: RecvStream, mut input: BytesMut, session: &Ses
     }
 }
 
-async fn read_datagrams(connection: &Connection, session: &Session, arrived: &Receiving) {
+async fn read_datagrams(connection: &Connection, session: &Session, arrived: &Receiving, clocks: &Clocks) {
     while let Ok(datagram) = connection.read_datagram().await {
-        if arrived.datagram(session, &datagram).is_err() {
+        if !clocks.take(&datagram) && arrived.datagram(session, &datagram).is_err() {
             return;
         }
     }
@@ -183,7 +185,7 @@ const SEGMENT: usize = 4 * limits::QUANTUM;
 
 /// The one task that hands bytes to quinn. Because there's one, quinn's order of waking blocked writers doesn't matter:
 /// whatever woke it, it asks the scheduler.
-struct Writer {
+struct Writer<'a> {
     connection: Connection,
     control: SendStream,
     /// Control frames, encoded and not yet taken by quinn.
@@ -200,24 +202,14 @@ struct Writer {
     /// The round-trip time from which on small messages have streams of their own.
     above: Option<Duration>,
     path: Arc<Published>,
-    /// When the controller was last told what has come.
-    told: Instant,
+    clocks: &'a Clocks,
+    asked: Asked,
 }
 
-/// How often the controller is told what has come: several times in the round trips where it matters.
-const TELL: Duration = Duration::from_millis(10);
-
-impl Writer {
-    fn tell_received(&mut self) {
-        if self.told.elapsed() >= TELL {
-            self.told = Instant::now();
-            self.path.received().store(self.connection.stats().udp_rx.bytes, Ordering::Relaxed);
-        }
-    }
-
+impl Writer<'_> {
     /// Ready when the connection is over.
     fn poll(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<()> {
-        self.tell_received();
+        self.clocks.poll(&mut self.asked);
         let wrote = self.poll_write(cx, session);
         // Last: the messages that have just left are among those whose copies the timers wait for.
         self.copies.poll(cx, &self.connection, self.path.rate_of_copies());

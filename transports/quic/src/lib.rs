@@ -22,6 +22,7 @@
 //! 0-RTT (a replayed hello has no design yet); migration of the accepting side (that's a reconnect).
 
 mod budget;
+mod clocks;
 mod config;
 mod congestion;
 mod copies;
@@ -36,5 +37,5 @@ mod socket;
 mod transport;
 
 pub use config::{CongestionControl, QuicConfig};
-pub use congestion::{Delay, DelayBothWays, DelayConfig};
+pub use congestion::{Delay, DelayBothWays, DelayConfig, Heard};
 pub use transport::{QuicListener, QuicTransport, QuicUpgrade};

@@ -7,28 +7,23 @@
 //!   flight with the window.
 //! * `window` isn't asked while nothing is to be sent, and the pacer sends at 1.25 windows per smoothed round trip.
 
-use std::{
-    any::Any,
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Instant,
-};
+use std::{any::Any, fmt, sync::Arc, time::Instant};
 
 use quinn_proto::{
     RttEstimator,
     congestion::{Controller, ControllerFactory, ControllerMetrics},
 };
 
-use super::model::{DelayConfig, Model};
+use super::{
+    heard::Heard,
+    model::{DelayConfig, Model},
+};
 
 /// The controller that keeps the bottleneck's queue short, for quinn.
 #[derive(Debug, Clone)]
 pub struct Delay {
     model: Model,
-    received: Option<Arc<AtomicU64>>,
+    heard: Option<Arc<Heard>>,
 }
 
 impl fmt::Display for Delay {
@@ -39,23 +34,23 @@ impl fmt::Display for Delay {
 
 impl ControllerFactory for DelayConfig {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Delay { model: Model::new(*self, now, current_mtu), received: None })
+        Box::new(Delay { model: Model::new(*self, now, current_mtu), heard: None })
     }
 }
 
-/// [`DelayConfig`] of a connection that tells how many bytes it has received: what floods the other direction delays the
-/// ACKs of what we send, which a controller can't see.
+/// [`DelayConfig`] of a connection that tells what it hears: what floods the other direction delays the ACKs of what we send,
+/// which a controller can't see.
 #[derive(Debug)]
 pub struct DelayBothWays {
     /// The mechanisms.
     pub config: DelayConfig,
-    /// Bytes received so far, more or less.
-    pub received: Arc<AtomicU64>,
+    /// What is told.
+    pub heard: Arc<Heard>,
 }
 
 impl ControllerFactory for DelayBothWays {
     fn build(self: Arc<Self>, now: Instant, current_mtu: u16) -> Box<dyn Controller> {
-        Box::new(Delay { model: Model::new(self.config, now, current_mtu), received: Some(self.received.clone()) })
+        Box::new(Delay { model: Model::new(self.config, now, current_mtu), heard: Some(self.heard.clone()) })
     }
 }
 
@@ -65,8 +60,11 @@ impl Controller for Delay {
     }
 
     fn on_end_acks(&mut self, now: Instant, in_flight: u64, _: bool, _: Option<u64>) {
-        if let Some(received) = &self.received {
-            self.model.on_received(received.load(Ordering::Relaxed));
+        if let Some(heard) = &self.heard {
+            self.model.on_received(heard.received());
+            if let Some(difference) = heard.take_one_way() {
+                self.model.on_clocks(difference);
+            }
         }
         if self.model.on_acks_end(now, in_flight) {
             tracing::trace!(model = %self.model, in_flight, window = self.model.window(), "round");

@@ -17,6 +17,8 @@ use futures_util::task::AtomicWaker;
 use quinn::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::RttEstimator;
 
+use super::Heard;
+
 /// What the driver reads of the congestion controller of its connection.
 #[derive(Debug)]
 pub(crate) struct Published {
@@ -32,8 +34,7 @@ pub(crate) struct Published {
     start: Instant,
     /// Bytes that may be in flight beyond the window.
     rescue: AtomicU64,
-    /// Bytes received, as of late.
-    received: Arc<AtomicU64>,
+    heard: Arc<Heard>,
     /// Who waits for less in flight.
     waiting: AtomicWaker,
 }
@@ -48,7 +49,7 @@ impl Published {
             capacity: AtomicU64::new(0),
             start: now(),
             rescue: AtomicU64::new(0),
-            received: Arc::default(),
+            heard: Arc::default(),
             waiting: AtomicWaker::new(),
         })
     }
@@ -75,9 +76,9 @@ impl Published {
         Some(self.capacity().map_or_else(|| self.window().saturating_mul(1_000_000) / rtt / 4, |bits| bits / 80))
     }
 
-    /// Bytes received, which the driver tells the controller.
-    pub(crate) fn received(&self) -> &Arc<AtomicU64> {
-        &self.received
+    /// What the driver tells the controller.
+    pub(crate) fn heard(&self) -> &Arc<Heard> {
+        &self.heard
     }
 
     /// Packets may leave beyond the window, until something is acknowledged.

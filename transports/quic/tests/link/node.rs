@@ -2,14 +2,12 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use peerlane_quic::Heard;
 use quinn_proto::{ClientConfig, Connection, ConnectionHandle, DatagramEvent, Endpoint, EndpointConfig, Event, ServerConfig};
 
 use super::{netem::Nanos, traffic::Traffic};
@@ -23,7 +21,7 @@ pub struct Node {
     epoch: Instant,
     peer: SocketAddr,
     pub traffic: Traffic,
-    received: Arc<AtomicU64>,
+    heard: Arc<Heard>,
     pub established: bool,
     /// Why the connection ended before its time.
     pub failed: Option<String>,
@@ -37,7 +35,7 @@ impl Node {
         server: Option<Arc<ServerConfig>>,
         seed: u64,
         traffic: Traffic,
-        received: Arc<AtomicU64>,
+        heard: Arc<Heard>,
     ) -> Self {
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[7; 32]);
         let mut config = EndpointConfig::new(Arc::new(key));
@@ -50,7 +48,7 @@ impl Node {
             epoch,
             peer,
             traffic,
-            received,
+            heard,
             established: false,
             failed: None,
             buffer: Vec::new(),
@@ -98,7 +96,7 @@ impl Node {
     pub fn drive(&mut self, now: Nanos, mut send: impl FnMut(BytesMut)) {
         let at = self.instant(now);
         let Some((handle, connection)) = &mut self.connection else { return };
-        self.received.store(connection.stats().udp_rx.bytes, Ordering::Relaxed);
+        self.heard.set_received(connection.stats().udp_rx.bytes);
         if connection.poll_timeout().is_some_and(|timer| timer <= at) {
             connection.handle_timeout(at);
         }

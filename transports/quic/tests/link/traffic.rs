@@ -3,11 +3,12 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap, HashSet},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
+use peerlane_quic::Heard;
 use quinn_proto::{Connection, Dir, Event, StreamEvent, StreamId};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 
@@ -19,6 +20,9 @@ const BELIEF: usize = 65_536;
 /// What is handed to quinn beyond the congestion window, as the product's driver does. Bytes.
 const QUANTUM: u64 = 16 * 1024;
 const URGENT: u64 = 4 * QUANTUM;
+/// Kinds of datagrams that compare the clocks.
+const ASK: u8 = 3 << 4;
+const ANSWER: u8 = 4 << 4;
 /// Bytes per second that copies may always use, and the share of all bytes sent that they may use beyond it.
 const COPY_RATE: f64 = 64_000.0;
 const COPY_SHARE: f64 = 0.05;
@@ -51,6 +55,7 @@ pub struct TrafficConfig {
     /// How much is handed to quinn.
     pub budget: Budget,
     pub in_flight: InFlight,
+    pub heard: Arc<Heard>,
     pub seed: u64,
 }
 
@@ -77,6 +82,8 @@ pub struct Traffic {
     extra: u64,
     extra_at: Nanos,
     refilled: Option<Nanos>,
+    /// When the clocks were last compared, and what had been received and sent.
+    compared: (Nanos, u64, u64),
     belief: Bytes,
     /// When each answer came: scheduled, and how much later.
     pub latencies: Vec<(Nanos, Nanos)>,
@@ -109,6 +116,7 @@ impl Traffic {
             extra: 0,
             extra_at: 0,
             refilled: None,
+            compared: (0, 0, 0),
             belief: Bytes::from(vec![0x5a; BELIEF]),
             latencies: Vec::new(),
             flooded: 0,
@@ -148,7 +156,9 @@ impl Traffic {
             Event::Stream(StreamEvent::Readable { id }) => self.read(now, connection, id),
             Event::DatagramReceived => {
                 while let Some(message) = connection.datagrams().recv() {
-                    self.take(now, connection, &message);
+                    if !self.clocks(now, connection, &message) {
+                        self.take(now, connection, &message);
+                    }
                 }
             }
             _ => {}
@@ -228,6 +238,7 @@ impl Traffic {
             self.asked.insert(id, at);
             self.say(now, connection, id, QUERY);
         }
+        self.ask(now, connection);
         self.write_copies(now, connection);
         let bulk = self.bulk_window(now, connection);
         if !self.waiting.is_empty() {
@@ -254,6 +265,39 @@ impl Traffic {
                 while connection.send_stream(flood).write_chunks(&mut [self.belief.clone()]).is_ok() {}
             }
         }
+    }
+
+    /// Asks for the other side's clock where both directions are loaded, as the product's driver does.
+    fn ask(&mut self, now: Nanos, connection: &mut Connection) {
+        let (at, received_before, sent_before) = self.compared;
+        let (received, sent) = (connection.stats().udp_rx.bytes, connection.stats().udp_tx.bytes);
+        if now < at + 4_000_000 || received - received_before < 9_600 {
+            return;
+        }
+        let full = self.config.in_flight.load(Ordering::Relaxed) * 2 > connection.congestion_state().window();
+        let (came, left) = (received - received_before, sent - sent_before);
+        if came > left / 4 && left > came / 4 && full {
+            let _ = connection.datagrams().send(clock(ASK, self.clock(now)), false);
+        }
+        self.compared = (now, received, sent);
+    }
+
+    fn clocks(&mut self, now: Nanos, connection: &mut Connection, message: &[u8]) -> bool {
+        if message.len() != 5 {
+            return false;
+        }
+        let value = u32::from_be_bytes(message[1..].try_into().unwrap());
+        if message[0] == ASK {
+            let _ = connection.datagrams().send(clock(ANSWER, self.clock(now).wrapping_sub(value)), false);
+        } else {
+            self.config.heard.set_one_way(value);
+        }
+        true
+    }
+
+    /// Each end has its own.
+    fn clock(&self, now: Nanos) -> u32 {
+        ((now / 1000) as u32).wrapping_add(if self.config.asks { 0 } else { 0xffff_0000 })
     }
 
     fn bulk_window(&mut self, now: Nanos, connection: &Connection) -> u64 {
@@ -317,4 +361,10 @@ impl Traffic {
             }
         }
     }
+}
+
+fn clock(kind: u8, value: u32) -> Bytes {
+    let mut datagram = vec![kind];
+    datagram.extend_from_slice(&value.to_be_bytes());
+    datagram.into()
 }

@@ -4,11 +4,12 @@ use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicU64},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
+use peerlane_quic::Heard;
 use peerlane_transport::{
     admission::LocalPeer,
     identity::{Identity, TlsOptions, server_name},
@@ -31,8 +32,8 @@ use super::{
 
 pub type Factory = Arc<dyn ControllerFactory + Send + Sync>;
 
-/// Makes one end's controllers of what it tells to have received.
-pub type Make = Arc<dyn Fn(Arc<AtomicU64>) -> Factory + Send + Sync>;
+/// Makes one end's controllers of what it tells to have heard.
+pub type Make = Arc<dyn Fn(Arc<Heard>) -> Factory + Send + Sync>;
 
 /// What is measured, and how long.
 #[derive(Clone)]
@@ -192,7 +193,7 @@ impl Run {
             let start = nanos(profile.stagger) * flow as Nanos;
             let seed = self.seed * 1000 + flow as u64 * 2;
             let in_flight = [InFlight::default(), InFlight::default()];
-            let received: [Arc<AtomicU64>; 2] = Default::default();
+            let heard: [Arc<Heard>; 2] = Default::default();
             let traffic = |asks: bool, seed| {
                 Traffic::new(TrafficConfig {
                     flood: self.flood && (asks || profile.both_ways),
@@ -205,19 +206,20 @@ impl Run {
                     copies: self.copies.clone(),
                     budget: self.budget,
                     in_flight: in_flight[usize::from(!asks)].clone(),
+                    heard: heard[usize::from(!asks)].clone(),
                     seed,
                 })
             };
             let watched = |side: usize| {
-                let watch = Watch { inner: (self.controller)(received[side].clone()), in_flight: in_flight[side].clone() };
+                let watch = Watch { inner: (self.controller)(heard[side].clone()), in_flight: in_flight[side].clone() };
                 Arc::new(transport(self, Arc::new(watch)))
             };
             let mut server_config = ServerConfig::with_crypto(keys.server.clone());
             server_config.transport_config(watched(1));
             let mut client_config = ClientConfig::new(keys.client.clone());
             client_config.transport_config(watched(0));
-            let mut a = Node::new(epoch, server, None, seed + 1, traffic(true, seed), received[0].clone());
-            let b = Node::new(epoch, client, Some(Arc::new(server_config)), seed + 2, traffic(false, seed + 1), received[1].clone());
+            let mut a = Node::new(epoch, server, None, seed + 1, traffic(true, seed), heard[0].clone());
+            let b = Node::new(epoch, client, Some(Arc::new(server_config)), seed + 2, traffic(false, seed + 1), heard[1].clone());
             a.connect(0, client_config, &keys.name);
             nodes.push([a, b]);
         }

@@ -19,7 +19,7 @@ impl Model {
         let path = &self.path;
         let Some(capacity) = path.dispersion().filter(|_| self.config.catch_up) else { return false };
         let full = capacity * path.base;
-        if round.rtt > path.base + path.target() || self.window >= MOST * full {
+        if round.queue > path.target() || self.window >= MOST * full {
             return false;
         }
         self.window = if self.window < HALF * full { (2.0 * self.window).min(HALF * full) } else { (STEP * self.window).min(MOST * full) };

@@ -28,7 +28,9 @@ const SURER: f64 = 1.1;
 const EAGER: f64 = 0.25;
 /// What is shrunk by per byte acknowledged above our part.
 const GIVE_BACK: f64 = 0.1;
-/// Packets that the window may be ahead of what is in flight, lest it opens for a burst.
+/// Packets that the window may be ahead of the most that was in flight within two rounds, lest it opens for a burst. Not of what is in
+/// flight now: quinn's pacer holds packets back while ACKs come in clumps, and the window would follow it down, beside CUBIC on a
+/// deep queue from a fifth of the path to a tenth of that.
 const AHEAD: f64 = 4.0;
 /// We stay so long at least; each return within [`SOON`] doubles it.
 const STAY: Duration = Duration::from_secs(2);
@@ -51,6 +53,8 @@ pub(super) struct Company {
     /// Our part. Bytes.
     part: f64,
     acked: u64,
+    /// The most that was in flight in this round and the last. Bytes.
+    flown: [f64; 2],
     /// The last loss.
     lost: Instant,
     /// The last round that showed a rival.
@@ -59,7 +63,18 @@ pub(super) struct Company {
 
 impl Company {
     pub(super) fn new(now: Instant) -> Self {
-        Self { crowded: 0, stay: STAY, until: now, left: now, growth: EAGER, part: f64::INFINITY, acked: 0, lost: now, seen: now }
+        Self {
+            crowded: 0,
+            stay: STAY,
+            until: now,
+            left: now,
+            growth: EAGER,
+            part: f64::INFINITY,
+            acked: 0,
+            flown: [f64::INFINITY, 0.0],
+            lost: now,
+            seen: now,
+        }
     }
 }
 
@@ -73,7 +88,7 @@ impl Model {
         let path = &self.path;
         let capacity = path.width();
         let ours = OURS * path.target() * (capacity / path.rate).sqrt() + 4.0 * path.roughness.get();
-        let crowded = round.rtt - path.base > self.crowd_queue().min(ours) && path.rate < SHORT * capacity;
+        let crowded = round.queue > self.crowd_queue().min(ours) && path.rate < SHORT * capacity;
         self.company.crowded = if crowded { self.company.crowded + 1 } else { 0 };
         if !self.config.company || self.company.crowded < ROUNDS {
             return false;
@@ -89,13 +104,13 @@ impl Model {
     }
 
     pub(super) fn company(&mut self, round: &Round) {
-        let queue = round.rtt - self.path.base;
         let capacity = self.path.width();
         self.company.part = SHARE * capacity * round.rtt;
+        self.company.flown = [self.company.flown[1], 0.0];
         if round.lost == 0 {
             self.company.growth = (SURER * self.company.growth).min(EAGER);
         }
-        if self.path.rate < ALONE * capacity && queue > self.crowd_queue() / 2.0 {
+        if self.path.rate < ALONE * capacity && round.queue > self.crowd_queue() / 2.0 {
             self.company.seen = round.end;
         }
         let gone = after(round.end, self.company.seen, GONE);
@@ -118,6 +133,9 @@ impl Model {
 
     pub(super) fn company_on_acks_end(&mut self) {
         let flown = self.in_flight + std::mem::take(&mut self.company.acked) as f64;
+        let [last, most] = &mut self.company.flown;
+        *most = most.max(flown);
+        let flown = last.max(*most);
         self.window = self.window.min(flown + AHEAD * self.mtu as f64).max(self.least() as f64);
     }
 

@@ -13,6 +13,9 @@ pub struct DelayConfig {
     /// Where the other direction is loaded too, such delay is looked for in what would pass for smooth otherwise. Off: of two
     /// ends that flood each other one may stay below its part.
     pub both_ways: bool,
+    /// Where both directions are loaded, the other side's clock tells our direction's queue from the other's. Off: it's guessed
+    /// by steps of the window, as jitter is.
+    pub one_way: bool,
     /// A rival that keeps the queue full is met with a window that losses drive. Off: it takes the path.
     pub company: bool,
     /// An empty path that bursts show to be wider than what is sent is taken quickly. Off: only as the delay law grows.
@@ -24,6 +27,6 @@ pub struct DelayConfig {
 
 impl Default for DelayConfig {
     fn default() -> Self {
-        Self { dispersion: true, offset: true, both_ways: true, company: true, catch_up: true, dip: true }
+        Self { dispersion: true, offset: true, both_ways: true, one_way: true, company: true, catch_up: true, dip: true }
     }
 }

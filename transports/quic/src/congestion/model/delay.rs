@@ -12,6 +12,8 @@ use super::{Model, round::Round};
 
 /// The most that the window grows in a round.
 const MOST_GROWTH: f64 = 1.5;
+/// The least growth in a round in which the other side's clock has seen our direction empty.
+const EMPTY: f64 = 1.06;
 /// The window never exceeds this many times what the path's known rate can use: a wrong base mustn't let it run away.
 const MARGIN: f64 = 1.3;
 /// The least room, in packets: a flow whose own rate is all it knows of the capacity must still grow.
@@ -24,9 +26,10 @@ impl Model {
         }
         let path = &self.path;
         let (target, capacity) = (path.target(), path.capacity());
-        let own = path.base + self.offset.get();
+        let own = round.rtt - round.queue + self.offset.get();
         let room = ((path.best_rate() * capacity).sqrt() * target).max(LEAST_ROOM * self.mtu as f64);
         let goal = self.window * own / round.rtt + room;
-        self.window = ((self.window + goal) / 2.0).min(self.window * MOST_GROWTH).min(MARGIN * capacity * (own + 1.5 * target));
+        let sure = if round.empty { EMPTY * self.window } else { 0.0 };
+        self.window = ((self.window + goal) / 2.0).max(sure).min(self.window * MOST_GROWTH).min(MARGIN * capacity * (own + 1.5 * target));
     }
 }

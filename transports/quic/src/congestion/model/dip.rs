@@ -7,6 +7,9 @@ use super::{Model, after, path::BASE_MEMORY, round::Round};
 
 /// The window meanwhile, of what is in flight without a queue: drains a queue of up to 15% of the round trip.
 const DEPTH: f64 = 0.85;
+/// What the path's delay may be taken for by the other side's clock, in base round trips: times the depth less than one, so that a
+/// clock that lies hides no queue for ever.
+const MOST_OWN: f64 = 1.15;
 /// How long it lasts, in round trips: until the effect has been seen.
 const LENGTH: f64 = 1.5;
 
@@ -33,7 +36,7 @@ impl Model {
     /// Whether a dip decides about this round.
     pub(super) fn dip(&mut self, round: &Round) -> bool {
         if let Some(until) = self.dip.until {
-            self.dip.delay = self.dip.delay.min(round.rtt - self.path.base);
+            self.dip.delay = self.dip.delay.min(round.queue);
             if round.end >= until {
                 self.offset.at_most(self.dip.delay);
                 self.path.forget_rounds();
@@ -53,7 +56,8 @@ impl Model {
             delay: f64::INFINITY,
         };
         self.offset.stop_test();
-        self.window = self.window.min(DEPTH * self.path.best_rate() * (self.path.base + self.offset.get()));
+        let own = (round.rtt - round.queue).min(MOST_OWN * self.path.base) + self.offset.get();
+        self.window = self.window.min(DEPTH * self.path.best_rate() * own);
         true
     }
 }

@@ -1,7 +1,7 @@
 //! How large the window is: a state machine without clock and without I/O.
 //!
 //! Each file has one idea. [`round`] sums up a round trip, on which all else decides; [`path`] keeps what is known of the
-//! path, with the help of [`dispersion`] (the bottleneck's rate) and [`roughness`] (jitter, or a queue?). Then there are
+//! path, with the help of [`dispersion`] (the bottleneck's rate) and [`roughness`] (jitter, or a queue?) and [`one_way`] (whose queue?). Then there are
 //! three phases: [`startup`]; steady, by the law of [`delay`], with its [`dip`], its [`offset`] and [`catch_up`]; and
 //! [`company`].
 //!
@@ -19,6 +19,7 @@ mod delay;
 mod dip;
 mod dispersion;
 mod offset;
+mod one_way;
 mod path;
 mod roughness;
 mod round;
@@ -35,6 +36,7 @@ use company::Company;
 pub use config::DelayConfig;
 use dip::Dip;
 use offset::Offset;
+use one_way::OneWay;
 use path::Path;
 use round::{Collector, Round};
 use startup::StartUp;
@@ -49,6 +51,8 @@ const USED: f64 = 0.8;
 const USED_IN_START_UP: f64 = 0.4;
 /// Bytes received per byte acknowledged from which on the other direction is loaded: a flood's ACKs are a fortieth.
 const BOTH_WAYS: f64 = 0.2;
+/// What the other side's clock may declare to be another's delay, in base round trips: its queue when that was just found full.
+const MOST_FOREIGN: f64 = 2.0;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Phase {
@@ -76,6 +80,7 @@ pub(crate) struct Model {
     dip: Dip,
     offset: Offset,
     company: Company,
+    one_way: OneWay,
 }
 
 impl Model {
@@ -94,6 +99,7 @@ impl Model {
             dip: Dip::new(),
             offset: Offset::new(now),
             company: Company::new(now),
+            one_way: OneWay::new(now),
         }
     }
 
@@ -137,6 +143,13 @@ impl Model {
         self.received = bytes;
     }
 
+    /// What the other side's clock says of our packets' way.
+    pub(crate) fn on_clocks(&mut self, difference: u32) {
+        if self.config.one_way {
+            self.one_way.on_difference(difference);
+        }
+    }
+
     /// All packets of one ACK are told. Whether a round is over.
     pub(crate) fn on_acks_end(&mut self, now: Instant, in_flight: u64) -> bool {
         self.in_flight = in_flight as f64;
@@ -144,16 +157,21 @@ impl Model {
             self.company_on_acks_end();
         }
         let round = self.round.end(now, in_flight);
-        if let Some(round) = &round {
-            self.on_round(round);
-        }
-        round.is_some()
+        let Some(mut round) = round else { return false };
+        let clock = self.one_way.end_round(now, self.phase != Phase::Company);
+        let delay = (round.rtt - self.path.base).max(0.0);
+        // Whatever a peer says: no more delay than this is another's.
+        let queue = clock.map_or(delay, |(least, _)| least.max(delay - MOST_FOREIGN * self.path.base));
+        round.queue = queue.clamp(0.0, delay);
+        (round.by_clock, round.empty) = (clock.is_some(), clock.is_some_and(|(_, most)| most < self.path.target()));
+        self.on_round(&round);
+        true
     }
 
     fn on_round(&mut self, round: &Round) {
         let received = self.received.saturating_sub(std::mem::replace(&mut self.received_before, self.received));
         let both_ways = self.config.both_ways && received as f64 > BOTH_WAYS * round.acked as f64;
-        self.offset.both_ways = both_ways;
+        self.offset.both_ways = both_ways && !round.by_clock;
         // A rival's queue would soon be the base.
         if self.phase != Phase::Company {
             self.path.age_base(round);

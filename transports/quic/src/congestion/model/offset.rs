@@ -15,9 +15,10 @@ use super::{
     round::Round,
 };
 
-/// A rate below this share of what it was calls for a test, one above this lets the offset fade.
-const SHORT: f64 = 0.95;
-const FINE: f64 = 0.97;
+/// A rate below this share of what it was calls for a test, one above this lets the offset fade. What is short of all is given for
+/// a shorter queue: in the lab, at 0.95 and 0.97 a wandering delay has a higher p99.9, at 0.92 and 0.94 a lower p99 by 2 ms.
+const SHORT: f64 = 0.93;
+const FINE: f64 = 0.95;
 /// The largest step of the window: a quarter of the path's content as queue, if it was wrong.
 const STEP: f64 = 1.25;
 /// Rounds of a test, and how many of them count: the step's effect takes one to come back.
@@ -47,10 +48,10 @@ const PENANCE: Duration = Duration::from_secs(6);
 struct Test {
     /// Before the step.
     window: f64,
-    rtt: f64,
+    queue: f64,
     rounds: u32,
     /// Since the step took effect.
-    rtts: f64,
+    queues: f64,
     acked: f64,
     elapsed: f64,
     lost: f64,
@@ -124,13 +125,13 @@ impl Offset {
             self.delay *= self.belief().fade;
         }
         let target = path.target();
-        let possible = (target..self.bound(path) + target).contains(&(round.rtt - path.base));
+        let possible = (target..self.bound(path) + target).contains(&round.queue);
         if !path.averaged() || path.rate >= SHORT * reach || round.end < self.not_before || !possible {
             return None;
         }
         let counted = path.rounds.iter().skip(1);
-        let rtt = counted.map(|round| round.rtt).sum::<f64>() / f64::from(ROUNDS - 1);
-        self.test = Some(Test { window, rtt, rounds: 0, rtts: 0.0, acked: 0.0, elapsed: 0.0, lost: 0.0 });
+        let queue = counted.map(|round| round.queue).sum::<f64>() / f64::from(ROUNDS - 1);
+        self.test = Some(Test { window, queue, rounds: 0, queues: 0.0, acked: 0.0, elapsed: 0.0, lost: 0.0 });
         Some((1.02 * reach / path.rate).min(STEP))
     }
 
@@ -138,14 +139,14 @@ impl Offset {
     fn judge(&mut self, test: &Test, round: &Round, path: &Path, window: f64, mtu: f64) -> Option<f64> {
         self.not_before = round.end + Duration::from_secs_f64(f64::from(ROUNDS) * round.rtt);
         let reach = self.reach(round.end, path);
-        let rtt = test.rtts / f64::from(ROUNDS - 1);
-        let queued = rtt - test.rtt > 0.5 * (window - test.window) / reach;
+        let queue = test.queues / f64::from(ROUNDS - 1);
+        let queued = queue - test.queue > 0.5 * (window - test.window) / reach;
         // Half more than usual and three standard deviations: chance, in a test of some hundred packets, loses as much rarely.
         let packets = (test.acked + test.lost) / mtu;
         let usual = path.loss * packets;
         let lossy = test.lost / mtu > 1.5 * usual + 0.003 * packets + 3.0 * usual.sqrt() + 4.0;
         if !queued && !lossy {
-            let seen = test.rtt - path.base - path.target();
+            let seen = test.queue - path.target();
             self.delay = (self.delay + self.belief().believed * (seen - self.delay).max(0.0)).min(self.bound(path));
             return None;
         }
@@ -177,7 +178,7 @@ impl Model {
         };
         test.rounds += 1;
         if test.rounds > 1 {
-            test.rtts += round.rtt;
+            test.queues += round.queue;
             test.acked += round.acked as f64;
             test.elapsed += round.elapsed;
             test.lost += round.lost as f64;

@@ -11,6 +11,12 @@ pub(super) struct Round {
     pub(super) elapsed: f64,
     /// The least round-trip time in it. Seconds. Includes the receiver's ACK delay, which is least too.
     pub(super) rtt: f64,
+    /// The least queue in it: what the round trip exceeds the path's by, or its part in our direction. Seconds.
+    pub(super) queue: f64,
+    /// The other side's clock told.
+    pub(super) by_clock: bool,
+    /// It saw no queue at any time.
+    pub(super) empty: bool,
     pub(super) acked: u64,
     pub(super) lost: u64,
     /// What was in flight on average when ACKs came. Bytes.
@@ -73,7 +79,17 @@ impl Collector {
             return None;
         }
         let in_flight = self.in_flight / f64::from(self.batches);
-        let round = Round { end: now, elapsed, rtt: self.rtt, acked: self.acked, lost: self.lost, in_flight };
+        let round = Round {
+            end: now,
+            elapsed,
+            rtt: self.rtt,
+            queue: 0.0,
+            by_clock: false,
+            empty: false,
+            acked: self.acked,
+            lost: self.lost,
+            in_flight,
+        };
         *self = Self::new(now);
         Some(round)
     }

@@ -42,10 +42,19 @@ impl Model {
         if self.in_flight >= self.window * USED_IN_START_UP {
             self.window += (state.growth - 1.0) * bytes as f64;
         }
-        if self.path.delay().is_some_and(|delay| delay > self.path.base + self.start_up_delay()) {
+        let queue = self.path.delay().map(|delay| self.one_way.queue().unwrap_or(f64::INFINITY).min(delay - self.path.base));
+        if queue.is_some_and(|queue| queue > self.start_up_delay()) {
             state.growth = state.growth.min(CAREFUL);
         }
         self.phase = Phase::StartUp(state);
+        if let (Some(queue), Some(delay)) = (self.one_way.queue(), self.path.delay())
+            && queue > 2.0 * self.start_up_delay()
+        {
+            // As the queue was a round trip ago.
+            self.window *= (1.0 - queue / delay).max(0.5) / state.growth;
+            self.leave_start_up();
+            return;
+        }
         if let Some(capacity) = self.path.dispersion() {
             let full = capacity * (self.path.base + self.path.target() / 2.0);
             if self.window >= full {
@@ -58,7 +67,7 @@ impl Model {
 
     pub(super) fn start_up_on_round(&mut self, mut state: StartUp, round: &Round) {
         let rate = round.rate();
-        let waits = round.rtt >= self.path.base + self.start_up_delay() / 2.0;
+        let waits = round.queue >= self.start_up_delay() / 2.0;
         if !waits {
             // Nothing waits: what slowed us was a burst's, or the other direction's (as RFC 9406, section 4.2, goes back).
             (state.growth, state.flat) = (2.0, 0);
@@ -75,7 +84,7 @@ impl Model {
         // Twice the threshold, and not by jitter: a flow before us fills the path already.
         let rough = &self.path.roughness;
         let smooth = rough.known() && rough.get() < self.path.target();
-        let queued = smooth && round.rtt > self.path.base + 2.0 * self.start_up_delay();
+        let queued = smooth && round.queue > 2.0 * self.start_up_delay();
         self.phase = Phase::StartUp(state);
         if flat || lossy || queued {
             self.leave_start_up();

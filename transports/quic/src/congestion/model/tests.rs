@@ -20,13 +20,15 @@ struct Fluid {
     wobble: f64,
     /// As much is received as is acknowledged.
     both_ways: bool,
+    /// The other side tells its clock.
+    clocks: bool,
     acked: u64,
 }
 
 impl Fluid {
     fn new(config: DelayConfig, rate: f64, base: f64) -> Self {
         let now = Instant::now();
-        Self { model: Model::new(config, now, MTU), now, rate, base, foreign: 0.0, wobble: 0.0, both_ways: false, acked: 0 }
+        Self { model: Model::new(config, now, MTU), now, rate, base, foreign: 0.0, wobble: 0.0, both_ways: false, clocks: false, acked: 0 }
     }
 
     fn rtt(&self) -> f64 {
@@ -47,6 +49,10 @@ impl Fluid {
             self.acked += 2 * u64::from(MTU);
             if self.both_ways {
                 self.model.on_received(self.acked);
+            }
+            if self.clocks {
+                let queue = (window as f64 / self.rate - self.base - self.foreign).max(0.0);
+                self.model.on_clocks(1_000_000 + (queue * 1e6) as u32);
             }
             self.model.on_acks_end(self.now, self.model.window());
         }
@@ -209,7 +215,17 @@ fn start_up_goes_on_while_nothing_waits_in_the_queue() {
         for _ in 0..6 {
             if let Phase::StartUp(state) = model.phase {
                 // The rate doesn't grow.
-                let round = Round { end: now, elapsed: rtt, rtt, acked: 12_000, lost: 0, in_flight: 12_000.0 };
+                let round = Round {
+                    end: now,
+                    elapsed: rtt,
+                    rtt,
+                    queue: rtt - 0.05,
+                    by_clock: false,
+                    empty: false,
+                    acked: 12_000,
+                    lost: 0,
+                    in_flight: 12_000.0,
+                };
                 model.start_up_on_round(state, &round);
             }
         }
@@ -261,6 +277,82 @@ fn a_loaded_other_direction_doesnt_hold_this_one_down() {
     assert!(reached > 0.9, "{reached} of the rate");
     let reached = after(DelayConfig { both_ways: false, ..DelayConfig::default() });
     assert!(reached < 0.8, "without the mechanism {reached}");
+}
+
+#[test]
+fn the_other_sides_clock_tells_whose_queue_it_is() {
+    let after = |config| {
+        let mut path = Fluid::new(config, 5e6, 0.05);
+        (path.both_ways, path.clocks) = (true, true);
+        for _ in 0..60 {
+            path.round(0);
+        }
+        // A smooth queue of the other direction, larger than any that would be guessed.
+        path.foreign = 0.015;
+        for _ in 0..100 {
+            path.round(0);
+        }
+        let window = path.model.window() as f64;
+        [window / (5e6 * path.rtt()), window / 5e6 - path.base - path.foreign]
+    };
+    let [reached, queue] = after(DelayConfig::default());
+    assert!(reached > 0.97 && queue < 0.003, "{reached} of the rate, {queue} s of queue");
+    let [reached, _] = after(DelayConfig { one_way: false, ..DelayConfig::default() });
+    assert!(reached < 0.5, "without the mechanism {reached}");
+}
+
+#[test]
+fn a_clock_that_always_says_nothing_waits_isnt_believed_for_ever() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    path.both_ways = true;
+    for _ in 0..200 {
+        (0..8).for_each(|_| path.model.on_clocks(7));
+        path.round(0);
+    }
+    // Twice the path's delay may be another's; the base is looked at every ten seconds.
+    assert!(path.queue() < 4.0 * path.base, "{} s of queue", path.queue());
+}
+
+#[test]
+fn start_up_ends_by_the_queue_of_its_own_direction() {
+    let after = |queue: u32| {
+        let now = Instant::now();
+        let mut model = Model::new(DelayConfig::default(), now, MTU);
+        // Both directions' queues together are the same.
+        for (rtt, difference) in [(50, 0), (50, 0), (80, queue), (80, queue), (80, queue), (80, queue)] {
+            model.on_clocks(difference);
+            for _ in 0..2 {
+                model.on_ack(now + Duration::from_millis(rtt), now, u64::from(MTU));
+            }
+        }
+        for _ in 0..8 {
+            model.on_ack(now + Duration::from_millis(80), now, u64::from(MTU));
+        }
+        model.phase
+    };
+    assert!(matches!(after(1000), Phase::StartUp(_)));
+    assert_eq!(after(29_000), Phase::Steady);
+}
+
+#[test]
+fn a_window_beside_a_rival_isnt_shrunk_by_what_the_pacer_holds_back() {
+    let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+    for _ in 0..60 {
+        path.round(0);
+    }
+    path.foreign = 0.04;
+    while path.model.phase != Phase::Company {
+        path.round(0);
+    }
+    path.round(0);
+    let window = path.model.window();
+    let sent = path.now.checked_sub(Duration::from_secs_f64(path.rtt())).unwrap();
+    // ACKs come in a clump, faster than the pacer lets packets go.
+    for left in 1..=10 {
+        path.model.on_ack(path.now, sent, u64::from(MTU));
+        path.model.on_acks_end(path.now, window - left * u64::from(MTU));
+    }
+    assert!(path.model.window() >= window, "{} of {window}", path.model.window());
 }
 
 #[test]
