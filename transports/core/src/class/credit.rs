@@ -25,6 +25,9 @@ use crate::sync::Mutex;
 
 /// Half a window taken up within so many round trips: it's the window that holds the sender up.
 const HELD_UP: u32 = 2;
+/// A path shorter than this counts as so long: what the ends take to rouse each other is more than the path is, and half a
+/// window less than that keeps the sender waiting.
+const SHORTEST: Duration = Duration::from_micros(50);
 /// In more than so many: the window is larger than needed.
 const NEEDLESS: u32 = 8;
 
@@ -146,7 +149,7 @@ impl Credit {
         let took = pace.since.map(|since| now.saturating_duration_since(since));
         (pace.from, pace.since) = (taken, Some(now));
         let Some(took) = took else { return window };
-        let round_trip = round_trip();
+        let round_trip = round_trip().map(|trip| trip.max(SHORTEST));
         let window = if round_trip.is_none_or(|trip| took < trip * HELD_UP) && window < self.most {
             let got = self.growth.take(window.min(self.most - window));
             pace.held += got;
