@@ -9,7 +9,7 @@ use peerlane_cell::{Blob, Cell, Name, Ref, Signed, Vector};
 
 use super::{
     number,
-    read::{CHARACTERS, is_name},
+    read::{CHARACTERS, is_name, is_word},
 };
 use crate::{
     limits::MAX_NESTING,
@@ -86,7 +86,7 @@ impl Printer<'_> {
             Cell::Double(bits) => self.double(f64::from_bits(*bits)),
             Cell::String(blob) => self.string(blob),
             Cell::Blob(blob) => self.blob(blob),
-            Cell::Symbol(name) => self.name(name),
+            Cell::Symbol(name) => self.symbol(name),
             Cell::Keyword(name) => {
                 self.out.push(':');
                 self.name(name);
@@ -125,6 +125,15 @@ impl Printer<'_> {
             format!("{double:?}")
         };
         self.out.push_str(&text);
+    }
+
+    /// One whose name reads as something else is shown by its bytes.
+    fn symbol(&mut self, name: &Name) {
+        let bytes = &name.as_bytes()[..];
+        match is_word(bytes) || bytes.starts_with(b":") {
+            true => drop(write!(self.out, "#name[{}]", data_encoding::HEXLOWER.encode(bytes))),
+            false => self.name(name),
+        }
     }
 
     fn name(&mut self, name: &Name) {

@@ -139,7 +139,7 @@ impl<'a> Reader<'a> {
             '~' => return self.quoted(1, "unquote", depth),
             '@' => {
                 self.at += 1;
-                let name = self.symbol()?;
+                let name = self.plain_symbol()?;
                 self.list_of(&[symbol("resolve"), name])?
             }
             '^' => self.syntax(depth)?,
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
         // `#12/name` and `actor/name` look a name up.
         while self.rest().starts_with('/') && self.rest()[1..].starts_with(|c| c == '/' || symbol_first(c)) {
             self.at += 1;
-            let name = self.symbol()?;
+            let name = self.plain_symbol()?;
             cell = self.list_of(&[symbol("lookup"), cell, name])?;
         }
         Ok(Some(cell))
@@ -349,12 +349,20 @@ impl<'a> Reader<'a> {
         }
         let mut first = true;
         let text = self.take_while(|c| if std::mem::take(&mut first) { symbol_first(c) } else { symbol_following(c) });
-        if text.is_empty() { Err(self.wrong("no name begins so")) } else { Ok(text.into()) }
+        if text.is_empty() || is_number(text.as_bytes()) { Err(self.wrong("no name begins so")) } else { Ok(text.into()) }
     }
 
     fn symbol(&mut self) -> Result<Cell, FormError> {
         let text = self.symbol_text()?;
         self.name(text.into_owned()).map(Cell::Symbol)
+    }
+
+    /// One that stands for itself.
+    fn plain_symbol(&mut self) -> Result<Cell, FormError> {
+        match self.symbol()? {
+            Cell::Symbol(name) if is_word(name.as_bytes()) => Err(self.wrong("nil, true and false are no names")),
+            symbol => Ok(symbol),
+        }
     }
 
     fn atom(&mut self) -> Result<Cell, FormError> {
@@ -410,8 +418,18 @@ fn symbol_following(c: char) -> bool {
     symbol_first(c) || c.is_ascii_digit() || c == ':' || c == '#'
 }
 
+/// What begins so is read as a number wherever a form may stand.
+fn is_number(bytes: &[u8]) -> bool {
+    matches!(bytes, [b'-', b'0'..=b'9', ..])
+}
+
+/// Words that are read as something else than symbols.
+pub(super) fn is_word(bytes: &[u8]) -> bool {
+    matches!(bytes, b"nil" | b"true" | b"false")
+}
+
 /// May these bytes be read as a symbol's or keyword's name?
 pub(super) fn is_name(bytes: &[u8]) -> bool {
     let mut chars = bytes.iter().map(|b| char::from(*b));
-    bytes == b"/" || (chars.next().is_some_and(symbol_first) && chars.all(symbol_following))
+    bytes == b"/" || !is_number(bytes) && (chars.next().is_some_and(symbol_first) && chars.all(symbol_following))
 }

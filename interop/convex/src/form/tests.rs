@@ -187,6 +187,18 @@ fn forms() -> impl Strategy<Value = String> {
     })
 }
 
+/// Found by fuzzing: a name that a lookup takes and that reads as a number or a word by itself.
+#[test]
+fn a_name_that_reads_as_something_else_is_none() {
+    for text in ["u/-2", "(a/-2b c)", "@-1", "u/nil", "@true"] {
+        assert!(read(text).is_err(), "{text}");
+    }
+    // As cells there are such symbols.
+    for (hex, text) in [("32036e696c", "#name[6e696c]"), ("32022d32", "#name[2d32]"), ("32023a61", "#name[3a61]")] {
+        assert_eq!(print(&read(&format!("#[{hex}]")).unwrap(), 1000), text);
+    }
+}
+
 proptest! {
     #[test]
     fn any_form_is_printed_as_itself(text in forms()) {
