@@ -58,7 +58,7 @@ pub fn convex_frame(data: &[u8]) {
         'stream: for part in data.chunks(7) {
             frames.buffer().put_slice(part);
             loop {
-                match frames.next() {
+                match frames.next_frame() {
                     Ok(Some(body)) => assert!(body.len() <= data.len()),
                     Ok(None) => break,
                     Err(_) => break 'stream,

@@ -57,8 +57,7 @@ impl Frames {
     ///
     /// # Errors
     /// [`FrameError`], for good: what follows isn't found any more.
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<Bytes>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
         let Some((len, used)) = (self.prefix)(&self.buffer)? else { return Ok(None) };
         let Some(len) = usize::try_from(len).ok().filter(|len| *len <= self.max) else {
             return Err(FrameError::TooLarge { len, max: self.max });
@@ -101,15 +100,15 @@ mod tests {
         for (len, fits) in [(MAX_FRAME as u64, true), (MAX_FRAME as u64 + 1, false), (vlq::MAX, false)] {
             let mut frames = Frames::new(MAX_FRAME);
             vlq::write(len, frames.buffer());
-            assert_eq!(frames.next(), if fits { Ok(None) } else { Err(FrameError::TooLarge { len, max: MAX_FRAME }) });
+            assert_eq!(frames.next_frame(), if fits { Ok(None) } else { Err(FrameError::TooLarge { len, max: MAX_FRAME }) });
             assert!(frames.buffer().capacity() < 1024, "nothing is reserved for what is only claimed");
         }
         let mut frames = Frames::new(MAX_FRAME);
         frames.buffer().put_slice(&[0x80, 0x01, 0x10]);
-        assert_eq!(frames.next(), Err(FrameError::Length(VlqError::NotShortest)));
+        assert_eq!(frames.next_frame(), Err(FrameError::Length(VlqError::NotShortest)));
         let mut frames = Frames::new(MAX_FRAME);
         frames.buffer().put_slice(&[0xff; 10]);
-        assert_eq!(frames.next(), Err(FrameError::Length(VlqError::TooLong)));
+        assert_eq!(frames.next_frame(), Err(FrameError::Length(VlqError::TooLong)));
     }
 
     proptest! {
@@ -120,7 +119,7 @@ mod tests {
             let mut read = Vec::new();
             for part in bytes.chunks(step) {
                 frames.buffer().put_slice(part);
-                while let Some(body) = frames.next().unwrap() {
+                while let Some(body) = frames.next_frame().unwrap() {
                     read.push(body.to_vec());
                 }
             }
@@ -132,7 +131,7 @@ mod tests {
         fn noise_ends_or_waits(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let mut frames = Frames::new(32);
             frames.buffer().put_slice(&bytes);
-            while let Ok(Some(body)) = frames.next() {
+            while let Ok(Some(body)) = frames.next_frame() {
                 prop_assert!(body.len() <= 32);
             }
         }

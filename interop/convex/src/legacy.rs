@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(bytes[..3], [bytes.len() as u8 - 1, 6, 0x80]);
         let mut frames = legacy_frames();
         frames.buffer().put_slice(&bytes);
-        let read = LegacyMessage::decode(&frames.next().unwrap().unwrap()).unwrap();
+        let read = LegacyMessage::decode(&frames.next_frame().unwrap().unwrap()).unwrap();
         assert_eq!((read.id(), &read), (Some(1), &message));
     }
 
@@ -173,7 +173,7 @@ mod tests {
         let next = |bytes: &[u8]| {
             let mut frames = legacy_frames();
             frames.buffer().put_slice(bytes);
-            frames.next()
+            frames.next_frame()
         };
         assert_eq!(next(&vlc(0)), Err(FrameError::NoType));
         assert_eq!(next(&vlc(-5)), Err(FrameError::NoType));
@@ -190,7 +190,7 @@ mod tests {
         fn noise_is_refused_or_taken(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
             let mut frames = legacy_frames();
             frames.buffer().put_slice(&bytes);
-            while let Ok(Some(message)) = frames.next() {
+            while let Ok(Some(message)) = frames.next_frame() {
                 if let Ok(message) = LegacyMessage::decode(&message) {
                     prop_assert!(message.frame().is_some());
                 }

@@ -320,7 +320,7 @@ impl Bridge {
         let mut frames = Frames::new(self.config.max_frame);
         loop {
             loop {
-                match frames.next() {
+                match frames.next_frame() {
                     Ok(Some(body)) => {
                         if !self.take(body, challenge.as_ref()).await {
                             return String::new();

@@ -105,7 +105,7 @@ async fn closes(mut stream: TcpStream) -> bool {
 
 async fn next(stream: &mut TcpStream, frames: &mut Frames) -> Option<Message> {
     loop {
-        if let Some(body) = frames.next().unwrap() {
+        if let Some(body) = frames.next_frame().unwrap() {
             return Some(Message::decode(&body).unwrap());
         }
         if timeout(Duration::from_secs(20), stream.read_buf(frames.buffer())).await.unwrap().unwrap() == 0 {

@@ -24,7 +24,7 @@ struct Peer {
 impl Peer {
     async fn message(&mut self) -> Option<Message> {
         loop {
-            if let Some(body) = self.frames.next().unwrap() {
+            if let Some(body) = self.frames.next_frame().unwrap() {
                 return Some(Message::decode(&body).unwrap());
             }
             if self.stream.read_buf(self.frames.buffer()).await.unwrap() == 0 {

@@ -53,7 +53,7 @@ async fn read(mut reader: OwnedReadHalf, shared: &Shared) -> CloseReason {
     let mut frames = Frames::new(shared.config.max_frame);
     loop {
         loop {
-            match frames.next() {
+            match frames.next_frame() {
                 Ok(Some(body)) => take(&body, shared),
                 Ok(None) => break,
                 Err(error) => return error.into(),

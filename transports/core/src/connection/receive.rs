@@ -106,7 +106,7 @@ impl<S: LaneSource> LaneIn<'_, S> {
         Ok(true)
     }
 
-    /// Counts bytes as taken up, and gives credit again once half a window is.
+    /// Counts bytes as taken up, and gives credit again when it's due.
     fn consumed(&mut self, len: usize) {
         let session = self.session;
         if let Some(total) = self.credit.taken(len, || session.round_trip())
