@@ -8,7 +8,7 @@ use rand::Rng;
 use super::{
     config::NodeConfig,
     dial,
-    dispatch::work,
+    dispatch::start_workers,
     error::StartError,
     handle::NodeHandle,
     handler::{Handler, Silent},
@@ -150,10 +150,7 @@ impl<P: Protocol, H: Handler<P>> NodeBuilder<P, H> {
         let node = Node { handle: NodeHandle::new(inner.clone()) };
         let handler = Arc::new(handler);
         for (class, _) in inner.classes.iter() {
-            for _ in 0..inner.config.workers {
-                let worker = inner.tasks.spawn(work(inner.clone(), class, handler.clone()));
-                inner.workers.lock().push(worker.abort_handle());
-            }
+            start_workers(&inner, class, &handler);
         }
         for bound in bound {
             inner.tasks.spawn(listen(inner.clone(), bound));

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NodeConfig {
-    /// Handlers of one class that run at once. Count, at least 1. Worst case per class: so many of its largest messages.
+    /// Handlers of one class that run at once. Count, at least 1. Twice as many may wait for peers. Worst case per class:
+    /// three times so many of its largest messages and replies.
     pub workers: usize,
     /// Messages that wait for a worker, per class, over all peers, in classes that answer or drop when full. Count.
     pub queue_messages: usize,
@@ -48,8 +49,7 @@ pub struct NodeConfig {
     pub probe_timeout: Duration,
     /// A connection that is to give way to a better one waits so long for its streamed messages, then ends without them.
     pub move_timeout: Duration,
-    /// A handler's reply waits so long for room in its class, then it's dropped: a peer that reads no replies holds no
-    /// worker.
+    /// A handler's reply waits so long for room in its class, then it's dropped.
     pub reply_timeout: Duration,
     /// The head of a streamed message must be there within this.
     pub head_timeout: Duration,
@@ -104,6 +104,8 @@ pub(super) const EARLY_CANCELS: usize = 64;
 pub(super) const UNTRUSTED_SHARE: u8 = 8;
 /// Addresses kept for one peer. Count.
 pub(super) const ADDRS_PER_PEER: usize = 8;
+/// Handlers of a class that wait for a peer at once and hold no worker, for each of its workers. Count.
+pub(super) const AWAY_PER_WORKER: usize = 2;
 /// Code with which a streamed message is stopped or aborted that nobody wants (any more).
 pub(super) const STREAM_CANCELLED: u32 = 0;
 /// Code with which a streamed message is stopped that doesn't parse or is too long.

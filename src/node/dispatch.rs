@@ -9,7 +9,8 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::Instrument;
 
 use super::{
-    config::NodeConfig,
+    config::{AWAY_PER_WORKER, NodeConfig},
+    crew::{Crew, Hire, Place},
     handler::{Context, Handler},
     link::Busy,
     peer::Peer,
@@ -50,6 +51,7 @@ pub(super) struct Dispatch<M> {
     max_messages: usize,
     max_bytes: usize,
     per_peer: usize,
+    crew: Arc<Crew>,
 }
 
 /// What is counted for a waiting message beside its bytes.
@@ -68,6 +70,7 @@ impl<M> Dispatch<M> {
             max_messages: config.queue_messages.max(1),
             max_bytes: config.queue_bytes.max(max_message.saturating_add(ENTRY)),
             per_peer: config.queue_per_peer.max(1),
+            crew: Crew::new(config.workers, config.workers.saturating_mul(AWAY_PER_WORKER)),
         }
     }
 
@@ -181,17 +184,44 @@ impl<M> Dispatch<M> {
     }
 }
 
-/// One worker of a class: handles one message after the other. It's aborted when the node closes.
-pub(super) async fn work<P: Protocol, H: Handler<P>>(node: Arc<Inner<P>>, class: ClassId, handler: Arc<H>) {
-    let dispatch = &node.dispatch[class.index()];
-    loop {
-        let (key, job) = dispatch.next().await;
-        handle(&node, class, &*handler, job).await;
-        dispatch.done(key);
+/// A class's handler, and where its messages come from.
+struct Workplace<P: Protocol, H> {
+    node: Arc<Inner<P>>,
+    class: ClassId,
+    handler: Arc<H>,
+}
+
+/// Starts the workers of a class. They're aborted when the node closes.
+pub(super) fn start_workers<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId, handler: &Arc<H>) {
+    let workplace = Arc::new(Workplace { node: node.clone(), class, handler: handler.clone() });
+    (0..node.config.workers).for_each(|_| workplace.clone().hire());
+}
+
+impl<P: Protocol, H: Handler<P>> Hire for Workplace<P, H> {
+    fn hire(self: Arc<Self>) {
+        let node = self.node.clone();
+        node.employ(work(self));
     }
 }
 
-async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId, handler: &H, job: Job<P::Message>) {
+/// One worker: handles one message after the other, while there aren't too many.
+async fn work<P: Protocol, H: Handler<P>>(workplace: Arc<Workplace<P, H>>) {
+    let Workplace { node, class, handler } = &*workplace;
+    let dispatch = &node.dispatch[class.index()];
+    let place = Place::new(dispatch.crew.clone(), workplace.clone());
+    let working = async {
+        while {
+            let (key, job) = dispatch.next().await;
+            place.begin(key);
+            handle(node, *class, &**handler, job, &place).await;
+            dispatch.done(key);
+            dispatch.crew.stays()
+        } {}
+    };
+    place.clone().hold(working).await;
+}
+
+async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId, handler: &H, job: Job<P::Message>, place: &Place) {
     let Job { peer, busy, work, received, served } = job;
     if served.as_ref().is_some_and(Served::is_cancelled) {
         return;
@@ -244,6 +274,10 @@ async fn handle<P: Protocol, H: Handler<P>>(node: &Arc<Inner<P>>, class: ClassId
         () = stalled => {
             node.counters.stalled.add(1);
             tracing::debug!(peer = %peer.id, class = class.0, kind, "a handler read nothing of a streamed message for too long");
+        }
+        () = place.given_up() => {
+            node.counters.given_up.add(1);
+            tracing::debug!(peer = %peer.id, class = class.0, kind, "a handler waited for its peer, which has the most of those that do");
         }
     }
     counters.handled.add(1);

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     broadcast::{Broadcast, Outcome, Selection, latest},
     connect::attach,
+    crew::wait_for_peer,
     dial,
     error::{DialError, Listening, PeerSendError, RequestError},
     events::Event,
@@ -94,7 +95,7 @@ impl<M> PendingReply<M> {
     /// If the future is dropped, the request is forgotten, and the responder told.
     pub async fn wait(mut self) -> Result<Reply<M>, RequestError> {
         let limit = self.limit;
-        match timeout_at(self.deadline, &mut self.ticket.answer).await {
+        match wait_for_peer(timeout_at(self.deadline, &mut self.ticket.answer)).await {
             Err(_) => Err(RequestError::Deadline(limit)),
             Ok(Ok(Ok(Answer::Whole(message)))) => Ok(Reply { message, body: None }),
             Ok(Ok(Ok(Answer::Streamed(message, body)))) => Ok(Reply { message, body: Some(body) }),

@@ -24,14 +24,16 @@ use crate::protocol::Protocol;
 ///
 /// Replies that somebody waits for never come here: they go to [`request`](super::NodeHandle::request).
 pub trait Handler<P: Protocol>: Send + Sync + 'static {
-    /// Handles a message. It holds a worker of its class until it's done.
+    /// Handles a message. It holds a worker of its class until it's done, but for the time in which it waits for a peer: in
+    /// [`reply`](Context::reply), in the [node's](NodeHandle) ways to send and ask, in a [`StreamWriter`] or a [`StreamReader`].
     ///
     /// # Cancel safety
-    /// The future is dropped when the node closes before it's done, and when the peer takes its request back
-    /// ([`Protocol::cancel`]). What must be completed once it's begun belongs in a task of its own.
+    /// The future is dropped when the node closes before it's done, when the peer takes its request back
+    /// ([`Protocol::cancel`]), and while it waits for a peer if too many do and its peer has the most of them. What must be completed once it's begun belongs in a task of its own.
     fn handle(&self, context: Context<P>, message: P::Message) -> impl Future<Output = ()> + Send;
 
-    /// Handles a streamed message: its head, if it has one, and the body as it arrives. It holds a worker of its class.
+    /// Handles a streamed message: its head, if it has one, and the body as it arrives. It holds a worker of its class as
+    /// [`handle`](Self::handle) does.
     ///
     /// The default collects one without a head, up to the class's largest message, and has it handled as a message; one
     /// with a head is stopped.

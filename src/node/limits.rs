@@ -5,7 +5,7 @@ use peerlane_transport::{
     limits::{ENTRY_OVERHEAD, LimitRow, Limits, MAX_HELLO},
 };
 
-use super::config::{ADDRS_PER_PEER, EARLY_CANCELS, ENDED_PER_PEER, HEADS, LINKS_PER_PEER, NodeConfig};
+use super::config::{ADDRS_PER_PEER, AWAY_PER_WORKER, EARLY_CANCELS, ENDED_PER_PEER, HEADS, LINKS_PER_PEER, NodeConfig};
 use crate::protocol::{MAX_HEAD, Overflow};
 
 /// A request that waits for a reply: its place in the table, its channel, its caller's timer. Bytes, generously.
@@ -88,9 +88,9 @@ impl NodeConfig {
             }
             per_node.push(row(
                 name("with workers"),
-                format!("{}", self.workers),
-                "messages that handlers hold",
-                self.workers.saturating_mul(class.max_message),
+                format!("{} and {} that wait for peers", self.workers, self.workers.saturating_mul(AWAY_PER_WORKER)),
+                "messages that handlers hold, each with a reply as large",
+                self.workers.saturating_mul(1 + AWAY_PER_WORKER).saturating_mul(class.max_message.saturating_mul(2)),
             ));
         }
         per_node.extend([

@@ -55,6 +55,8 @@ pub(super) struct ClassCounters {
 pub(super) struct NodeCounters {
     pub(super) panics: Count,
     pub(super) stalled: Count,
+    /// Handlers dropped because too many waited for peers.
+    pub(super) given_up: Count,
     pub(super) dials: Count,
     pub(super) dials_failed: Count,
     pub(super) accepted: Count,
@@ -158,6 +160,7 @@ pub(super) fn text<P: Protocol>(node: &Inner<P>) -> String {
         ("peerlane_moves", "Peers moved to another connection", &own.moves),
         ("peerlane_handler_panics", "Handlers that panicked", &own.panics),
         ("peerlane_handler_stalls", "Handlers that read nothing of a streamed message for too long", &own.stalled),
+        ("peerlane_handlers_given_up", "Handlers dropped because too many of their peer's waited for it", &own.given_up),
     ] {
         table.count(name, help, &[], count.get());
     }

@@ -21,6 +21,7 @@ mod broadcast;
 mod builder;
 mod config;
 mod connect;
+mod crew;
 mod dial;
 mod dispatch;
 mod error;

@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     config::NodeConfig,
+    crew::wait_for_peer,
     dial::Known,
     dispatch::Dispatch,
     error::{Listening, PeerSendError},
@@ -52,7 +53,7 @@ pub(super) struct Inner<P: Protocol> {
     /// The end: all tasks return.
     pub(super) closed: CancellationToken,
     pub(super) tasks: TaskTracker,
-    /// So many as there are classes times workers. They look at no token between two messages: they're aborted.
+    /// They look at no token between two messages: they're aborted.
     pub(super) workers: Mutex<Vec<AbortHandle>>,
 }
 
@@ -91,6 +92,19 @@ impl<P: Protocol> Inner<P> {
             listening,
             seed,
         })
+    }
+
+    /// Starts a worker.
+    pub(super) fn employ(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let mut workers = self.workers.lock();
+        workers.retain(|worker| !worker.is_finished());
+        let worker = self.tasks.spawn(work).abort_handle();
+        // `close` sets this before it takes the lock.
+        if self.closed.is_cancelled() {
+            worker.abort();
+        } else {
+            workers.push(worker);
+        }
     }
 
     pub(super) fn emit(&self, event: Event) {
@@ -141,10 +155,10 @@ impl<P: Protocol> Inner<P> {
         loop {
             let link = match peer.route(order, origin) {
                 Route::To(link) => link,
-                Route::Wait => peer.wait_route(order, origin).await.map_err(|closed| gone(peer, closed))?,
+                Route::Wait => wait_for_peer(peer.wait_route(order, origin)).await.map_err(|closed| gone(peer, closed))?,
                 Route::Gone(closed) => return Err(gone(peer, closed)),
             };
-            match link.connection.send(class, bytes.clone()).await {
+            match wait_for_peer(link.connection.send(class, bytes.clone())).await {
                 Ok(()) => return Ok(link),
                 // The link closed while we waited for room, and nothing was queued: another may take it.
                 Err(SendError::Closed(_)) => self.left(peer, &link).await,
@@ -182,10 +196,10 @@ impl<P: Protocol> Inner<P> {
             return Err(SendError::TooLarge { class, size: head.len(), limit: MAX_HEAD }.into());
         }
         loop {
-            let link = peer.wait_route(order, origin).await.map_err(|closed| gone(peer, closed))?;
+            let link = wait_for_peer(peer.wait_route(order, origin)).await.map_err(|closed| gone(peer, closed))?;
             // Counted before it's open, so that the link isn't made to give way in between.
             let busy = link.streaming();
-            match link.connection.open(class).await {
+            match wait_for_peer(link.connection.open(class)).await {
                 Ok(writer) => {
                     let mut writer = StreamWriter::new(writer, self.config.stall_timeout, busy);
                     writer.write(&mut head).await?;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     config::STREAM_STALLED,
+    crew::wait_for_peer,
     link::{Busy, Link},
 };
 
@@ -47,7 +48,7 @@ impl StreamWriter {
     pub async fn write(&mut self, data: &mut Bytes) -> Result<(), SendError> {
         while let Some(writer) = &mut self.writer {
             let before = data.len();
-            match timeout(self.stall, writer.write(data)).await {
+            match wait_for_peer(timeout(self.stall, writer.write(data))).await {
                 Ok(written) => return written,
                 // A part of it has left: slow is no stall.
                 Err(_) if data.len() < before => {}
@@ -152,7 +153,7 @@ impl StreamReader {
             return Ok(Some(std::mem::take(&mut self.first)));
         }
         let Some(reader) = &mut self.reader else { return Err(RecvError::Stalled(self.stall)) };
-        match timeout(self.stall, reader.read()).await {
+        match wait_for_peer(timeout(self.stall, reader.read())).await {
             Ok(read) => {
                 self.progress.note(!matches!(read, Ok(Some(_))));
                 read

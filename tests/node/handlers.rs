@@ -217,6 +217,33 @@ async fn a_peer_that_reads_no_replies_holds_no_worker_for_long() {
     asking.abort();
 }
 
+/// One that asks, and reads nothing.
+async fn deaf(world: &World, seed: u8, to: &Node<Simple>) -> tokio::task::JoinHandle<()> {
+    let deaf = world.transport("quic", &local(seed)).dial(&addr(to)).await.unwrap();
+    let protocol = Simple::default();
+    tokio::spawn(async move { while deaf.send(BULK, protocol.encode(&Message::ask(BULK, vec![0; 100_000]))).await.is_ok() {} })
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_that_read_no_replies_hold_up_nobody() {
+    let world = World::new();
+    let b = builder(&world, &local(2), &["quic"]).config(config(|c| c.workers = 4)).handler(Echo::default()).start().await.unwrap();
+    let mut asking = Vec::new();
+    for seed in 10..16 {
+        asking.push(deaf(&world, seed, &b).await);
+    }
+    let other = node(&world, 3, Silent).await;
+    other.connect(&addr(&b)).await.unwrap();
+    for _ in 0..30 {
+        // A reply waits for ten seconds.
+        other.request(b.peer_id(), Message::ask(BULK, "x"), SECOND).await.unwrap();
+        tokio::time::sleep(SECOND).await;
+    }
+    // Six times three of them waited, and eight may.
+    assert!(!b.metrics_text().contains("peerlane_handlers_given_up_total 0\n"));
+    asking.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test(start_paused = true)]
 async fn metrics_name_peer_class_and_transport() {
     let world = World::new();
