@@ -21,8 +21,8 @@ use crate::{
 /// A STATUS is answered from one that is younger than this (CAD015: "peers MAY cache their most recent status response").
 pub const STATUS_AGE: Duration = Duration::from_secs(1);
 
-/// Bytes of cells in one DATA: it stays below the data class's 1 MiB.
-pub const MAX_DATA: usize = 768 * 1024;
+/// Bytes of cells in one DATA: it stays below the data class's 512 KiB.
+pub const MAX_DATA: usize = 384 * 1024;
 
 /// Requests of one kind that work on the store at once. Count: as many as a node has workers for a class.
 pub(super) const DESKS: usize = 16;

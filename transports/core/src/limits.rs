@@ -43,7 +43,7 @@ pub const CARRIER_BUFFERS: usize = 6 * QUANTUM;
 /// Extensions of a hello. Count. There's one.
 pub const MAX_EXTENSIONS: usize = 16;
 /// Bytes of a streamed message that wait between its writer and the transport, and between the transport and its reader.
-pub const STREAM_BUFFER: usize = 4 * QUANTUM;
+pub const STREAM_BUFFER: usize = 2 * QUANTUM;
 /// Streamed messages of one class that may be open at once, per direction and connection. Count.
 pub const MAX_OPEN_STREAMED: usize = 4;
 /// Length of a control frame's body. Bytes. The longest is a CLOSE with its reason.
@@ -76,8 +76,8 @@ impl Default for Limits {
             ping_interval: Duration::from_secs(1),
             quiet_ping_interval: Duration::from_secs(10),
             drain_timeout: Duration::from_secs(5),
-            // One class at its largest, and another at half of that beside it.
-            window_growth: 3 * 1024 * 1024,
+            // One class at its largest.
+            window_growth: 2 * 1024 * 1024,
         }
     }
 }

@@ -125,8 +125,8 @@ async fn a_class_that_nobody_reads_stops_no_other() {
         a.send(QUERY, pattern(100, 2)).await.unwrap();
         assert_eq!(whole(&b, QUERY).await.len(), 100);
     }
-    a.send(DATA, pattern(1 << 20, 5)).await.unwrap();
-    assert_eq!(whole(&b, DATA).await, pattern(1 << 20, 5));
+    a.send(DATA, pattern(1 << 19, 5)).await.unwrap();
+    assert_eq!(whole(&b, DATA).await, pattern(1 << 19, 5));
     for _ in 0..queued {
         whole(&b, BELIEF).await;
     }

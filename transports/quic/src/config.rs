@@ -105,6 +105,8 @@ impl Default for QuicConfig {
 
 /// Bytes for control frames in each direction, beside the classes' windows.
 const CONTROL_WINDOW: usize = 64 * 1024;
+/// Bytes that are taken of somebody whose hello isn't agreed to: the hello, and what may come right after it.
+const STRANGER_WINDOW: usize = 64 * 1024;
 /// Bytes on message streams in each direction.
 const MESSAGE_WINDOW: usize = limits::MESSAGE_STREAMS * (1 + limits::MESSAGE_STREAM);
 /// Datagrams that wait in quinn: one quantum, so that our scheduler decides about the rest.
@@ -131,6 +133,11 @@ fn varint(bytes: usize) -> VarInt {
     u32::try_from(bytes).map_or(VarInt::from_u32(u32::MAX), VarInt::from_u32)
 }
 
+/// Bytes on all streams of a connection, once its hello is agreed to.
+pub(crate) fn receive_window(peer: &LocalPeer) -> VarInt {
+    varint(peer.terms.classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW + MESSAGE_WINDOW)
+}
+
 /// Settings of one connection.
 pub(crate) fn transport(
     config: &QuicConfig,
@@ -147,9 +154,10 @@ pub(crate) fn transport(
         // One control stream, opened by the dialer; a large message more than agreed is a violation that we want to see.
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(varint(classes.lanes_total() + limits::MESSAGE_STREAMS))
-        // Credit is the session's: a stream's window is the largest lane's, and all lanes' together fit the connection's.
+        // Credit is the session's: a stream's window is the largest lane's, and all lanes' together fit the connection's,
+        // once there is a session: `receive_window`.
         .stream_receive_window(varint(largest_window(classes)))
-        .receive_window(varint(classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW + MESSAGE_WINDOW))
+        .receive_window(varint(STRANGER_WINDOW))
         // Follows the congestion window from the first write on: `budget`.
         .send_window(limits::QUANTUM as u64)
         // Round robin among streams of one priority. Off, one stream can starve the rest.
@@ -323,7 +331,9 @@ mod tests {
             rest.split(',').next().unwrap().parse().unwrap()
         };
         let classes = &peer.terms.classes;
-        assert!(told("receive_window") >= classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW);
+        let all = usize::try_from(receive_window(&peer).into_inner()).unwrap();
+        assert!(all >= classes.window_total() + peer.terms.limits.window_growth + CONTROL_WINDOW);
+        assert!(told("receive_window") < all / 16, "strangers have as much");
         assert!(told("stream_receive_window") > classes.iter().map(|(_, class)| class.most(false)).max().unwrap());
     }
 }

@@ -194,6 +194,7 @@ impl QuicTransport {
             }
         };
         let (id, remote) = judged?;
+        connection.set_receive_window(config::receive_window(peer));
         let mut exporter = [0; 32];
         connection
             .export_keying_material(&mut exporter, Challenge::EXPORTER_LABEL, &[])

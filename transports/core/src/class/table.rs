@@ -86,7 +86,7 @@ pub struct TrafficClass {
 }
 
 impl TrafficClass {
-    /// A reliable class with moderate budgets: 256 KiB messages, 512 KiB queues, windows of 128 KiB that grow to 512;
+    /// A reliable class with moderate budgets: 256 KiB messages, 320 KiB queues, windows of 128 KiB that grow to 512;
     /// adjust the public fields.
     pub fn new(name: &str, weight: u32, urgency: Urgency, order: Order) -> Self {
         let large_lanes = if order == Order::Any { 2 } else { 0 };
@@ -97,8 +97,8 @@ impl TrafficClass {
             order,
             delivery: Delivery::Reliable,
             max_message: 256 * 1024,
-            send_budget: 512 * 1024,
-            receive_budget: 512 * 1024,
+            send_budget: 320 * 1024,
+            receive_budget: 320 * 1024,
             window: 128 * 1024,
             window_most: 512 * 1024,
             large_lanes,
@@ -245,9 +245,9 @@ impl ClassTable {
         let transact = class(Self::TRANSACT, 20, Urgency::Latency, Order::Fifo);
         // 2 MiB: a BDP of 312 KB (50 Mbit/s, 50 ms) with 3% of its packets lost needs 1.5 (benches/RESULTS.md).
         let bulk = |name, lanes| TrafficClass {
-            max_message: 1024 * KIB,
-            send_budget: 2048 * KIB,
-            receive_budget: 1280 * KIB,
+            max_message: 512 * KIB,
+            send_budget: 1024 * KIB,
+            receive_budget: 640 * KIB,
             window_most: 2048 * KIB,
             large_lanes: lanes,
             large_window_most: 1024 * KIB,
