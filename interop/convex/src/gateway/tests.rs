@@ -199,7 +199,8 @@ async fn every_kind_passes_byte_for_byte_both_ways_over_each_transport() {
         let passing = async {
             tokio::join!(take(&mut read_a, &mut at_a), take(&mut read_b, &mut at_b), write_a.write_all(&all), write_b.write_all(&all))
         };
-        timeout(PATIENCE, passing).await.unwrap();
+        let ((), (), wrote_a, wrote_b) = timeout(PATIENCE, passing).await.unwrap();
+        wrote_a.and(wrote_b).unwrap();
         at_a.sort();
         at_b.sort();
         sent.sort();
