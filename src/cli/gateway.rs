@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use peerlane_convex::{Gateway, GatewayConfig, GatewayPeer, GatewayStats, limits::MAX_FRAME};
+use peerlane_convex::{Gateway, GatewayConfig, GatewayError, GatewayPeer, GatewayStats, limits::MAX_FRAME};
 use peerlane_transport::admission::{Lists, LocalPeer};
 use tokio_util::sync::CancellationToken;
 
@@ -107,7 +107,11 @@ async fn convex(args: Convex) -> Result<(), CliError> {
     let terms = GatewayConfig::terms(&args.network).map_err(CliError::usage)?;
     let local = LocalPeer::new(&identity, Arc::new(Lists::everybody()), terms).map_err(CliError::failed)?;
     let transports = transports(args.transport, &local, &Debugging::default())?;
-    let gateway = Arc::new(Gateway::start(&local, transports, config).await.map_err(CliError::failed)?);
+    let gateway = Gateway::start(&local, transports, config).await.map_err(|error| match error {
+        GatewayError::Config(_) => CliError::usage(error),
+        _ => CliError::failed(error),
+    });
+    let gateway = Arc::new(gateway?);
     let stop = CancellationToken::new();
     if let Some(addr) = args.metrics {
         let counted = Arc::downgrade(&gateway);
