@@ -77,8 +77,8 @@ async fn stream(client: &Client, count: usize, window: usize, key: &SigningKey) 
     let first = client.sequence(USER).await? + 1;
     let (mut waiting, mut times) = (VecDeque::new(), Vec::new());
     for sequence in (first..).take(count) {
-        let mut sent = Box::pin(transfer(client.clone(), sequence, key.clone()));
-        // Sent as soon as it's polled, so in order.
+        // Sent as soon as it's polled, so in order: a window fits the client's queue (64), and no budget of the task's holds it back.
+        let mut sent = Box::pin(tokio::task::unconstrained(transfer(client.clone(), sequence, key.clone())));
         match futures_util::poll!(sent.as_mut()) {
             std::task::Poll::Ready(time) => times.push(time?),
             std::task::Poll::Pending => waiting.push_back(sent),
@@ -110,6 +110,9 @@ async fn main() -> Result<(), Failure> {
         return Err("convex_load LOCAL REMOTE TRANSFERS WINDOW KEY-SEED-BYTE".into());
     };
     let (count, window): (usize, usize) = (count.parse()?, window.parse()?);
+    if !(1..=64).contains(&window) {
+        return Err("a window is 1 to 64".into());
+    }
     let mut bytes = [0; 32];
     bytes[31] = seed.parse()?;
     let key = SigningKey::from_bytes(&bytes);
