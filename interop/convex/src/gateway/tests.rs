@@ -44,7 +44,14 @@ async fn gateway(seed: u8, over: Over, config: GatewayConfig) -> Gateway {
     if over != Over::Quic {
         transports.push(AnyTransport::new(TcpTransport::new(local.clone(), TcpConfig::default()).unwrap()));
     }
-    Gateway::start(&local, transports, config).await.unwrap()
+    // An endpoint that says its last words keeps its address for a moment.
+    for _ in 0..100 {
+        match Gateway::start(&local, transports.clone(), config.clone()).await {
+            Err(GatewayError::Listen { .. }) => sleep(Duration::from_millis(100)).await,
+            started => return started.unwrap(),
+        }
+    }
+    panic!("{} doesn't come free", config.listen)
 }
 
 /// What stands in a Java peer's place.
