@@ -13,6 +13,7 @@ mod convex;
 mod convex_cell;
 mod demo;
 mod error;
+mod gateway;
 mod key;
 mod limits;
 mod metrics;
@@ -65,6 +66,8 @@ enum Command {
     Query(query::Args),
     /// Talks to a Convex peer in its own protocol, and shows Convex's cells
     Convex(convex::Args),
+    /// Carries a foreign peer's own protocol to its other peers over QUIC
+    Gateway(gateway::Args),
     /// Prints the table of bounds and the worst-case memory they add up to
     Limits(limits::Args),
     /// Measures QUERY latency with and without a flood of BELIEFs
@@ -100,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Transact(args) => runtime.block_on(transact::run(args)),
         Command::Query(args) => runtime.block_on(query::run(args)),
         Command::Convex(args) => runtime.block_on(convex::run(args)),
+        Command::Gateway(args) => runtime.block_on(gateway::run(args)),
         Command::Bench(args) => bench::run(&args, &cli.log),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };

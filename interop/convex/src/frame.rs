@@ -29,7 +29,7 @@ pub enum FrameError {
 /// How a frame's length is read from the front of the bytes: the body's length and that of the prefix, `None` while more are needed.
 pub(crate) type Prefix = fn(&[u8]) -> Result<Option<(u64, usize)>, FrameError>;
 
-/// Cuts a stream of bytes into frame bodies. Put what arrives into [`buffer`](Self::buffer), then ask for the [`next`](Self::next).
+/// Cuts a stream of bytes into frame bodies. Put what arrives into [`buffer`](Self::buffer), then ask for the [`next_frame`](Self::next_frame).
 #[derive(Debug)]
 pub struct Frames {
     buffer: BytesMut,

@@ -69,10 +69,15 @@ impl Kind {
             Cell::Record(RESULT, _) => Self::Result,
             Cell::Vector(_) => {
                 let tag = head.first().and_then(|first| first.embedded()?.as_keyword());
-                tag.and_then(|tag| TAGS.iter().find(|(name, _)| name.as_bytes() == tag.as_bytes())).map_or(Self::Unknown, |(_, kind)| *kind)
+                tag.map_or(Self::Unknown, |tag| Self::of_tag(tag.as_bytes()))
             }
             _ => Self::Unknown,
         }
+    }
+
+    /// What a vector that starts with this keyword is.
+    pub(crate) fn of_tag(tag: &[u8]) -> Self {
+        TAGS.iter().find(|(name, _)| name.as_bytes() == tag).map_or(Self::Unknown, |(_, kind)| *kind)
     }
 
     /// The keyword that a vector of this kind starts with.

@@ -4,6 +4,7 @@
 //! * [`Body`], [`Message`], [`Kind`], [`Payload`]: what a body is; its kind follows from its first cell.
 //! * [`Transaction`], [`Challenge`]: what accounts and peers sign. [`Outcome`], [`ErrorCode`], [`Status`]: what comes back.
 //! * [`Client`]: a connection to a peer: status, query, transact, fetch, challenge.
+//! * [`Gateway`]: beside a Java peer, carries its traffic to other gateways over peerlane's transports.
 //! * [`ConvexTcp`]: the same behind peerlane's own transport trait.
 //! * [`Value`], [`Build`], [`form`]: cells with what's below them, put together or read from text: `(transfer #12 1000)`.
 //!
@@ -17,6 +18,7 @@ mod challenge;
 mod client;
 pub mod form;
 mod frame;
+mod gateway;
 mod kind;
 mod legacy;
 pub mod limits;
@@ -31,6 +33,9 @@ pub use body::{Body, BodyError};
 pub use challenge::{Challenge, ChallengeError};
 pub use client::{Answer, Client, ClientConfig, ClientError, CloseReason, FetchLimits};
 pub use frame::{FrameError, Frames, frame};
+pub use gateway::{
+    Gateway, GatewayConfig, GatewayError, GatewayPeer, GatewayPeerError, GatewayStats, KindTraffic, PeerStats, Traffic, gateway_classes,
+};
 pub use kind::Kind;
 pub use legacy::{LegacyError, LegacyMessage, legacy_frames};
 pub use message::{Message, MessageError, Payload};
