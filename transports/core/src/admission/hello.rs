@@ -13,6 +13,7 @@
 //! | tag | name | value |
 //! |---|---|---|
 //! | 2 | carriers | 1 byte: how many byte streams may carry this connection together, 1 to 255. Absent: 1 |
+//! | 4 | copies | empty: one more may carry copies of small messages. Absent: none does |
 
 use std::{sync::Arc, time::Duration};
 
@@ -60,16 +61,20 @@ impl Terms {
 pub struct Extensions {
     /// Byte streams that may carry one connection together, at least 1, the default.
     pub carriers: u8,
+    /// One more may carry copies of small urgent messages, and this side takes them. Not by default.
+    pub copies: bool,
 }
 
 impl Default for Extensions {
     fn default() -> Self {
-        Self { carriers: 1 }
+        Self { carriers: 1, copies: false }
     }
 }
 
 /// The tag of [`Extensions::carriers`].
 const CARRIERS: u64 = 2;
+/// The tag of [`Extensions::copies`].
+const COPIES: u64 = 4;
 
 impl Extensions {
     fn encode(&self, out: &mut BytesMut) {
@@ -77,6 +82,10 @@ impl Extensions {
             varint::put(out, CARRIERS);
             varint::put(out, 1);
             out.put_u8(self.carriers);
+        }
+        if self.copies {
+            varint::put(out, COPIES);
+            varint::put(out, 0);
         }
     }
 
@@ -100,6 +109,8 @@ impl Extensions {
                     [carriers] if carriers > 0 => found.carriers = carriers,
                     _ => return Err("a broken number of carriers"),
                 },
+                COPIES if value.is_empty() => found.copies = true,
+                COPIES => return Err("an offer of copies with a value"),
                 _ if tag % 2 == 1 => return Err("an extension that must be understood and isn't"),
                 _ => {}
             }
