@@ -23,8 +23,8 @@ use crate::{
 /// waits for it: until it's there, its classes go on the first. Where a proxy or a wall lets one through, it's left at that.
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(10)];
 
-/// How often a dialer looks whether copies would be of use.
-const LOOK: Duration = Duration::from_secs(1);
+/// How long a dialer waits before it looks whether copies would be of use: at first, and then twice as long up to the second.
+const LOOKS: [Duration; 2] = [Duration::from_millis(125), Duration::from_secs(1)];
 
 /// Fewer messages that may be copied, both ways between two looks, aren't worth a TCP connection. One is for a STATUS or so.
 const WORTH_IT: u64 = 4;
@@ -61,9 +61,11 @@ async fn dial_copies(shared: &Arc<Shared>, session: &Session, join: &Join) {
     let above = shared.config.copies_above;
     let mut seen = 0;
     let mut pauses = PAUSES.iter().skip(1);
-    let mut pause = if above.is_zero() { Duration::ZERO } else { LOOK };
+    let [mut look, longest] = LOOKS;
+    let mut pause = if above.is_zero() { Duration::ZERO } else { look };
     while goes_on(session, pause).await {
-        pause = LOOK;
+        look = longest.min(2 * look);
+        pause = look;
         let messages = session.copied_classes_messages();
         let few = messages.saturating_sub(std::mem::replace(&mut seen, messages)) < WORTH_IT;
         if !above.is_zero() && (few || session.round_trip().is_none_or(|trip| trip < above)) {
