@@ -347,18 +347,23 @@ impl Session {
     pub fn on_copy(&self, class: u8, message: &[u8]) -> Result<bool, Closed> {
         self.heard();
         let class = self.message_class(class, message.len())?;
-        let Some(room) = self.inboxes[class.index()].try_reserve(message.len()) else { return Ok(false) };
+        Ok(self.deliver_copy(class, message))
+    }
+
+    /// A copy of a message that a class's own lane brings, or has brought: its number there, and all of it. It's no life
+    /// sign: the lanes may be dead where it came alive.
+    pub(crate) fn on_lanes_copy(&self, class: u8, number: u64, message: &[u8]) -> Result<(), Closed> {
+        let class = self.message_class(class, message.len())?;
+        self.arrived[class.index()].lock().copy(number, || self.deliver_copy(class, message));
+        Ok(())
+    }
+
+    fn deliver_copy(&self, class: ClassId, message: &[u8]) -> bool {
+        let Some(room) = self.inboxes[class.index()].try_reserve(message.len()) else { return false };
         room.deliver(Inbound::Whole(Bytes::copy_from_slice(message)));
         self.copies_first.fetch_add(1, Ordering::Relaxed);
         self.message_completed();
-        Ok(true)
-    }
-
-    /// A copy of a message that a class's own lane brings, or has brought: its number there, and all of it.
-    pub(crate) fn on_lanes_copy(&self, remote: u8, number: u64, message: &[u8]) -> Result<(), Closed> {
-        let class = self.message_class(remote, message.len())?;
-        self.heard();
-        self.arrived[class.index()].lock().copy(number, || self.on_copy(remote, message))
+        true
     }
 
     pub(crate) fn arrived(&self, class: ClassId) -> Option<&Mutex<Arrived>> {

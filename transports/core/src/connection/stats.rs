@@ -100,7 +100,7 @@ pub struct PathStats {
     pub congestion_control: Option<String>,
     /// Socket buffers in bytes, as read back: send, receive. The first carrier's.
     pub socket_buffers: Option<(usize, usize)>,
-    /// Byte streams that carry the connection now, where a transport has several (TCP): 1 until others have joined.
+    /// Byte streams that carry the connection now, where a transport has several (TCP), that for copies among them: 1 until others have joined.
     pub carriers: Option<u8>,
 }
 
