@@ -271,12 +271,13 @@ fn hellos() -> Vec<Case> {
     let read_small = small.clone();
     let mut carriers = hello::Extensions::default();
     carriers.carriers = 2;
+    carriers.copies = true;
     vec![
         case("hello-standard", frame(&Control::Hello(hello::encode(&terms()))), |bytes| {
             let Ok(Some(Control::Hello(body))) = Control::decode(&mut BytesMut::from(&bytes[..])) else { panic!("no hello") };
             assert!(hello::judge(&terms(), body.clone()).is_ok());
             // What a later version adds and doesn't insist on is ignored.
-            assert!(hello::judge(&terms(), [&body[..], &[4, 5], b"later"].concat().into()).is_ok());
+            assert!(hello::judge(&terms(), [&body[..], &[6, 5], b"later"].concat().into()).is_ok());
             let foreign = hello::judge(&Terms::new("main").unwrap(), body).unwrap_err();
             assert_eq!(foreign.code, CloseCode::WrongNetwork);
         }),
@@ -549,6 +550,35 @@ fn exchange() -> Exchange {
     })
 }
 
+/// A connection with a byte stream for copies, and the other side's ends: of the first one, and of that.
+async fn with_copies() -> (Connection, Raw, Raw) {
+    let (first, theirs) = tokio::io::duplex(1 << 20);
+    let (copies, their_copies) = tokio::io::duplex(1 << 20);
+    let (session, connection) = Session::start(info(), Agreed::same(&terms()), terms().classes, terms().limits);
+    let (joining, carriers) = framing::carriers(vec![0; 5]);
+    tokio::spawn(framing::drive_all(first, session, BytesMut::new(), carriers.with_copies(Some(Duration::from_millis(2)))));
+    assert!(joining.attach(joining.take(framing::COPIES).unwrap(), copies, BytesMut::new()));
+    while joining.count() < 2 {
+        tokio::task::yield_now().await;
+    }
+    (connection, Raw(theirs), Raw(their_copies))
+}
+
+fn copied() -> Case {
+    let frame = run(async {
+        let (connection, _first, mut copies) = with_copies().await;
+        connection.send(QUERY, Bytes::from_static(b"hello")).await.unwrap();
+        copies.frame().await.unwrap().0
+    });
+    case("tcp-copy", frame, |bytes| {
+        run(async {
+            let (connection, _first, mut copies) = with_copies().await;
+            copies.write(&bytes).await;
+            assert_eq!(whole(&connection, QUERY).await, Bytes::from_static(b"hello"));
+        });
+    })
+}
+
 fn framed() -> Vec<Case> {
     let Exchange { hello, small, large: large_frames, streamed, finished, close } = exchange();
     assert_eq!(hello, [frame(&Control::Hello(hello::encode(&terms()))), frame(&Control::Accept)].concat(), "bare frames, no lane bytes");
@@ -584,6 +614,7 @@ fn framed() -> Vec<Case> {
                 assert_eq!(reader.collect(100).await.unwrap(), Bytes::from_static(b"part one, part two"));
             });
         }),
+        copied(),
         case("tcp-finished", finished, |bytes| {
             run(async {
                 let (connection, mut raw, _) = Raw::meet().await;
@@ -980,7 +1011,7 @@ fn the_error_codes_are_the_tables() {
 
 #[test]
 fn the_limits_are_the_constants() {
-    let ours: [(&str, u64); 22] = [
+    let ours: [(&str, u64); 23] = [
         ("HELLO body", limits::MAX_HELLO as u64),
         ("other control frame body", limits::MAX_CONTROL_FRAME as u64),
         ("close reason", limits::MAX_REASON as u64),
@@ -989,6 +1020,7 @@ fn the_limits_are_the_constants() {
         ("classes", limits::MAX_CLASSES as u64),
         ("extensions of a HELLO", limits::MAX_EXTENSIONS as u64),
         ("carriers of a connection", limits::MAX_CARRIERS as u64),
+        ("message with copies", limits::MESSAGE_STREAM as u64),
         ("frame payload, class framing", limits::QUANTUM as u64),
         ("part of a streamed message", limits::QUANTUM as u64),
         ("message on its class's own lane", limits::SMALL_MESSAGE as u64),

@@ -56,6 +56,7 @@ impl Variant {
     /// Every one there is.
     pub const ALL: &'static [Self] = &[
         Self::tcp("tcp", "as it is by default", |_| {}),
+        Self::tcp("tcp-no-copies", "without copies of small messages on a TCP connection of their own", |config| config.copies = None),
         Self { congestion: Some("bbr"), ..Self::tcp("tcp-bbr", "one TCP connection with the scheduler, over the kernel's BBR", one) },
         Self { congestion: Some("cubic"), ..Self::tcp("tcp-cubic", "the same over Cubic", one) },
         Self {

@@ -27,6 +27,13 @@ pub const MESSAGE_STREAMS: usize = 64;
 /// What such a message costs beside its bytes of its class's credit. Bytes: about what it costs the receiver while it
 /// waits for room.
 pub const MESSAGE_STREAM_OVERHEAD: usize = 512;
+/// Copies of small urgent messages that wait for their moment on a byte stream of their own. Bytes, their bookkeeping
+/// included: what the budget of copies lets gather.
+pub const COPIES_WAITING: usize = 16 * 1024;
+/// Messages of a class that a copy has brought before its lane. Count: at 1,000 in a second, a quarter of one.
+pub const COPIES_EARLY: usize = 256;
+/// How far ahead of its lane such a message may be. Messages. The rest waits for the lane.
+pub const COPIES_AHEAD: u64 = 1024;
 /// What the scheduler lets go at once. Bytes. The longest that an urgent message waits behind one already begun.
 pub const QUANTUM: usize = 16 * 1024;
 /// What is counted for a queued message beside its bytes, so that empty messages are bounded too. Bytes.
@@ -40,7 +47,7 @@ pub const MAX_BUDGET: usize = 1 << 30;
 pub const MAX_CARRIERS: usize = 4;
 /// What each of them beside the first costs. Bytes: two quanta of input, one frame of output, and the same again in TLS.
 pub const CARRIER_BUFFERS: usize = 6 * QUANTUM;
-/// Extensions of a hello. Count. There's one.
+/// Extensions of a hello. Count. There are two.
 pub const MAX_EXTENSIONS: usize = 16;
 /// Bytes of a streamed message that wait between its writer and the transport, and between the transport and its reader.
 pub const STREAM_BUFFER: usize = 2 * QUANTUM;
@@ -137,6 +144,13 @@ impl Limits {
             format!("{} x {CARRIER_BUFFERS} B", MAX_CARRIERS - 1),
             "buffers of a connection's byte streams beside the first (TCP)",
             (MAX_CARRIERS - 1) * CARRIER_BUFFERS,
+        ));
+        rows.push(row(
+            "copies".into(),
+            format!("{COPIES_WAITING} B, {COPIES_EARLY} a class ahead"),
+            "small urgent messages sent twice, on a byte stream of their own (TCP); numbers of those that came early",
+            // A set's node has room for twice what it holds, at worst.
+            COPIES_WAITING + CARRIER_BUFFERS + classes.len() * COPIES_EARLY * 2 * size_of::<u64>(),
         ));
         for (_, class) in classes.iter() {
             let streamed = MAX_OPEN_STREAMED * STREAM_BUFFER;

@@ -1,97 +1,26 @@
 //! One connection over several byte streams in memory: what moves, in which order, and how it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{sync::Arc, time::Duration};
+mod streams;
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use peerlane_transport::{
-    ClassId, ClassTable, CloseCode, ClosedBy, Connection, Control, Inbound, PathStats, Session, SessionInfo,
-    admission::{Agreed, Terms},
+    ClassTable, CloseCode, ClosedBy, Control,
     class::{Lane, Record},
-    framing::{self, Joining},
-    identity::Remote,
-    varint,
 };
+use streams::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
-
-const QUERY: ClassId = ClassId(1);
-const TRANSACT: ClassId = ClassId(2);
-const DATA: ClassId = ClassId(3);
-const BELIEF: ClassId = ClassId(4);
 
 /// TRANSACT, whose messages must keep their order, goes on carrier 1 with the bulk classes; on the other side on carrier 2.
 const HERE: [u8; 5] = [0, 0, 1, 1, 1];
 const THERE: [u8; 5] = [0, 0, 2, 1, 2];
 
-async fn bounded<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), future).await.expect("the test hangs")
-}
-
-struct Side {
-    connection: Connection,
-    session: Arc<Session>,
-    joining: Joining<DuplexStream>,
-    driver: tokio::task::JoinHandle<()>,
-}
-
-fn side(io: DuplexStream, dialed: bool, of: [u8; 5]) -> Side {
-    let terms = Terms::new("test").unwrap();
-    let info = SessionInfo {
-        transport: "duplex",
-        dialed,
-        remote: Remote::anonymous("127.0.0.1:1".parse().unwrap()),
-        local_addr: String::new(),
-        remote_addr: String::new(),
-        exporter: [0; 32],
-        path: Box::new(PathStats::unknown),
-    };
-    let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
-    let (joining, carriers) = framing::carriers(of.to_vec());
-    let driver = tokio::spawn(framing::drive_all(io, session.clone(), BytesMut::new(), carriers));
-    Side { connection, session, joining, driver }
-}
-
 /// `a` dialed.
 fn pair() -> (Side, Side) {
     let (x, y) = tokio::io::duplex(16 * 1024);
     (side(x, true, HERE), side(y, false, THERE))
-}
-
-/// A byte stream that the listener's side is offered: ours is what its dialer has.
-fn offer(to: &Side, number: u8) -> DuplexStream {
-    let (x, y) = tokio::io::duplex(16 * 1024);
-    assert!(to.joining.attach(to.joining.take(number).expect("the place is free"), y, BytesMut::new()));
-    x
-}
-
-async fn accepted(io: &mut DuplexStream) {
-    let mut accept = [0; 2];
-    bounded(io.read_exact(&mut accept)).await.unwrap();
-    assert_eq!(accept, [2, 0]);
-}
-
-async fn join(dialer: &Side, other: &Side, number: u8) {
-    let mut io = offer(other, number);
-    accepted(&mut io).await;
-    let place = dialer.joining.take(number).unwrap();
-    assert!(dialer.joining.attach(place, io, BytesMut::new()));
-}
-
-async fn whole(connection: &Connection, class: ClassId) -> Bytes {
-    match bounded(connection.recv(class)).await.unwrap() {
-        Inbound::Whole(bytes) => bytes,
-        Inbound::Streamed(_) => panic!("streamed"),
-    }
-}
-
-fn numbered(n: u32, len: usize) -> Bytes {
-    let mut message = BytesMut::zeroed(len.max(4));
-    message[..4].copy_from_slice(&n.to_be_bytes());
-    message.freeze()
-}
-
-fn number(message: &[u8]) -> u32 {
-    u32::from_be_bytes(*message.first_chunk().unwrap())
 }
 
 /// Messages of all sizes in every class both ways while carriers join: none is lost, twice, or out of its order.
@@ -142,27 +71,6 @@ async fn nothing_is_lost_or_overtaken_when_classes_move() {
         bounded(a.driver).await.unwrap();
         bounded(b.driver).await.unwrap();
     }
-}
-
-/// A frame of class framing: a lane's bytes, or control frames.
-fn frame(lane: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![lane];
-    varint::put(&mut out, payload.len() as u64);
-    out.extend_from_slice(payload);
-    out
-}
-
-fn control(frame_: &Control) -> Vec<u8> {
-    let mut body = BytesMut::new();
-    frame_.encode(&mut body);
-    frame(0xff, &body)
-}
-
-fn message(class: ClassId, text: &[u8]) -> Vec<u8> {
-    let mut record = BytesMut::new();
-    Record::Whole(text.len() as u64).encode(&mut record);
-    record.extend_from_slice(text);
-    frame(Lane { class: class.0, slot: 0 }.to_byte(), &record)
 }
 
 /// The listener's side, and its dialer by hand.

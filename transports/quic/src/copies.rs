@@ -2,7 +2,7 @@
 //!
 //! A lost packet costs its message a round trip and more until it's repaired. That sets the tail of urgent traffic on a
 //! lossy path, however short the queues are. A copy a few milliseconds later arrives instead, if that packet isn't lost
-//! too; the copies are spread, so that one burst of loss doesn't take them all. They're bounded: see [`Bucket`].
+//! too; the copies are spread, so that one burst of loss doesn't take them all. They're bounded: see [`CopyBudget`].
 //!
 //! The message itself is on a stream of its own (`messages`), so the receiver knows by the stream's number that it has
 //! it already ([`Arrivals`]).
@@ -16,7 +16,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes, BytesMut};
-use peerlane_transport::{ClassId, varint};
+use peerlane_transport::{ClassId, class::CopyBudget, varint};
 use quinn::{Connection, SendStream};
 use tokio::time::{Instant, Sleep};
 
@@ -47,7 +47,7 @@ pub(crate) struct Copies {
     left: VecDeque<Kept>,
     added: u64,
     timer: Pin<Box<Sleep>>,
-    bucket: Bucket,
+    budget: CopyBudget,
 }
 
 impl Copies {
@@ -60,13 +60,13 @@ impl Copies {
             left: VecDeque::new(),
             added: 0,
             timer: Box::pin(tokio::time::sleep_until(now)),
-            bucket: Bucket::new(now),
+            budget: CopyBudget::new(now),
         }
     }
 
     /// So many bytes were handed to quinn: copies may be a share of them.
     pub(crate) fn sent(&mut self, bytes: usize) {
-        self.bucket.sent += bytes as u64;
+        self.budget.sent(bytes);
     }
 
     /// A message has left on a stream of its own, which ends with it. `datagram`: the largest that there may be.
@@ -108,7 +108,7 @@ impl Copies {
             }
             let datagram = encode(&kept);
             // Never instead of a message that is a datagram itself and waits in quinn.
-            if connection.datagram_send_buffer_space() >= datagram.len() && self.bucket.take(datagram.len(), most) {
+            if connection.datagram_send_buffer_space() >= datagram.len() && self.budget.take(Instant::now(), datagram.len(), most) {
                 let _ = connection.send_datagram(datagram);
             }
             kept.turn += 1;
@@ -140,50 +140,6 @@ fn encode(kept: &Kept) -> Bytes {
     varint::put(&mut datagram, kept.stream.id().index());
     datagram.put_slice(&kept.message);
     datagram.freeze()
-}
-
-/// What copies may cost: a share of the bytes sent or a small rate, whichever is more, and never more than the path bears.
-#[derive(Debug)]
-pub(crate) struct Bucket {
-    tokens: u64,
-    /// Bytes sent since tokens were last added.
-    sent: u64,
-    at: Instant,
-}
-
-impl Bucket {
-    /// One part in so many of the bytes sent.
-    const SHARE: u64 = 20;
-    /// Or so many bytes per second.
-    const RATE: u64 = 64_000;
-    /// Bytes that may gather: a dozen full packets, so that a quiet connection's burst of queries has its copies.
-    const BURST: u64 = 16 * 1024;
-
-    fn new(now: Instant) -> Self {
-        Self { tokens: Self::BURST, sent: 0, at: now }
-    }
-
-    fn take(&mut self, bytes: usize, most: Option<u64>) -> bool {
-        self.take_at(Instant::now(), bytes as u64, most)
-    }
-
-    fn take_at(&mut self, now: Instant, bytes: u64, most: Option<u64>) -> bool {
-        let past = |rate: u64| (u128::from(rate) * now.saturating_duration_since(self.at).as_micros() / 1_000_000) as u64;
-        let mut more = past(Self::RATE).max(self.sent / Self::SHARE);
-        if let Some(most) = most {
-            more = more.min(past(most));
-        }
-        // Below a byte nothing is lost by waiting.
-        if more > 0 {
-            self.tokens = (self.tokens + more).min(Self::BURST);
-            (self.sent, self.at) = (0, now);
-        }
-        let enough = self.tokens >= bytes;
-        if enough {
-            self.tokens -= bytes;
-        }
-        enough
-    }
 }
 
 /// Which of the other side's message streams have been delivered: by the stream or by a copy of it, never by both.
@@ -277,25 +233,5 @@ mod tests {
         arrivals.copy(1 << 60, || Ok::<_, Infallible>(std::mem::replace(&mut asked, true))).unwrap();
         arrivals.copy(5, || Ok::<_, Infallible>(std::mem::replace(&mut asked, true))).unwrap();
         assert!(!asked, "a stream that can't be open, and one that is long past");
-    }
-
-    #[test]
-    fn copies_are_a_share_of_the_bytes_or_a_small_rate_and_never_much_of_the_path() {
-        let start = Instant::now();
-        let spend = |sent: u64, most: Option<u64>| {
-            let mut bucket = Bucket::new(start);
-            bucket.tokens = 0;
-            let mut spent = 0;
-            for ms in 1..=1000 {
-                bucket.sent += sent / 1000;
-                while bucket.take_at(start + Duration::from_millis(ms), 100, most) {
-                    spent += 100;
-                }
-            }
-            spent
-        };
-        assert!((63_000..=64_000).contains(&spend(0, None)), "{}", spend(0, None));
-        assert!((290_000..=300_000).contains(&spend(6_000_000, None)), "{}", spend(6_000_000, None));
-        assert!((9_000..=10_000).contains(&spend(0, Some(10_000))), "{}", spend(0, Some(10_000)));
     }
 }

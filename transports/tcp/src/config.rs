@@ -1,5 +1,7 @@
 //! What an operator may choose of TCP.
 
+use std::time::Duration;
+
 use peerlane_transport::{ClassTable, ConnectError, Urgency, limits};
 
 /// The congestion control of a transport's connections: which side has it decides for what that side sends.
@@ -99,6 +101,17 @@ pub struct TcpConfig {
     /// the smaller number is what is used; what should go on one that isn't there goes on the first. Worst-case memory:
     /// [`limits::CARRIER_BUFFERS`] and the kernel's buffers for each further one.
     pub carriers: Carriers,
+    /// Small messages of latency classes that need no order are sent again so long after they left, on a TCP connection of
+    /// their own; whichever comes first counts. So one that stands behind a lost segment needn't wait for its repair. At
+    /// most 5% of the bytes sent, or 64 kB/s if that's more. 2 ms by default, so that one burst of loss doesn't take both
+    /// (`benches/RESULTS.md` has what other times give). `None`: no copies. Both sides must want them, and both
+    /// several [carriers](Self::carriers). Worst-case memory: [`limits::COPIES_WAITING`], [`limits::CARRIER_BUFFERS`] and the
+    /// kernel's buffers.
+    pub copies: Option<Duration>,
+    /// Copies are made where a round trip takes so long or longer, and such messages are in use. The side that dialed
+    /// decides. 2 ms by default: on a shorter path a repair is quick. Zero: everywhere, and at once. Where the kernel doesn't
+    /// tell the round trip (it does on Linux alone), only zero makes any.
+    pub copies_above: Duration,
     /// Connections that may wait in the kernel to be accepted. 1024 by default; the kernel cuts it to
     /// `net.core.somaxconn`. Worst-case memory in the kernel: a few KiB each.
     pub backlog: i32,
@@ -115,6 +128,8 @@ impl Default for TcpConfig {
             receive_buffer: None,
             congestion_control: CongestionControl::default(),
             carriers: Carriers::default(),
+            copies: Some(Duration::from_millis(2)),
+            copies_above: Duration::from_millis(2),
             backlog: 1024,
             key_log: false,
         }

@@ -157,6 +157,7 @@ async fn hellos(
     let (joining, carriers) = framing::carriers(shared.carriers.clone());
     let mut extensions = hello::Extensions::default();
     extensions.carriers = shared.most_carriers();
+    extensions.copies = shared.copies().is_some();
     // Before the dialer can know that it's accepted: its JOIN may be here before its acceptance is.
     let awaited = match (&who, expected) {
         (Ok((peer, _)), None) if extensions.carriers > 1 => Some(shared.joins.await_from(token, *peer, joining.clone())),
@@ -184,6 +185,7 @@ async fn hellos(
     };
     let most = extensions.carriers.min(agreed.extensions().carriers);
     let awaited = awaited.filter(|_| most > 1);
+    let copies = shared.copies().filter(|_| most > 1 && agreed.extensions().copies);
     let numbers = joining::needed(&shared.carriers, &agreed, most);
     let (path, counted) = (ends.path, joining.clone());
     let info = SessionInfo {
@@ -201,13 +203,19 @@ async fn hellos(
     };
     let (session, connection) = Session::start(info, agreed, terms.classes.clone(), terms.limits.clone());
     session.guard(shared.local.lists.clone(), peer);
-    if let (Some(_), Some(to), false) = (expected, ends.peer, numbers.is_empty()) {
-        joining::start(shared.clone(), session.clone(), joining::Join { to, peer, token, joining, numbers });
+    if let (Some(_), Some(to)) = (expected, ends.peer) {
+        let join = joining::Join { to, peer, token, joining };
+        if copies.is_some() {
+            joining::keep_copies(shared.clone(), session.clone(), join.clone());
+        }
+        if !numbers.is_empty() {
+            joining::start(shared.clone(), session.clone(), join, numbers);
+        }
     }
     let counted = shared.driven.count(&session);
     tokio::spawn(async move {
         let (_counted, _awaited) = (counted, awaited);
-        framing::drive_all(tls, session, early, carriers).await;
+        framing::drive_all(tls, session, early, carriers.with_copies(copies)).await;
     });
     Ok(connection)
 }

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use peerlane_transport::{
     CloseCode, Closed, ConnectError, Session, Urgency,
     admission::{Agreed, Handshake, JoinToken, join},
-    framing::{Joining, Place},
+    framing::{COPIES, Joining, Place},
     identity::{PeerId, server_name},
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -23,13 +23,19 @@ use crate::{
 /// waits for it: until it's there, its classes go on the first. Where a proxy or a wall lets one through, it's left at that.
 const PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(10)];
 
+/// How long a dialer waits before it looks whether copies would be of use: at first, and then twice as long up to the second.
+const LOOKS: [Duration; 2] = [Duration::from_millis(125), Duration::from_secs(1)];
+
+/// Fewer messages that may be copied, both ways between two looks, aren't worth a TCP connection. One is for a STATUS or so.
+const WORTH_IT: u64 = 4;
+
 /// What a dialer needs to join.
+#[derive(Clone)]
 pub(crate) struct Join {
     pub(crate) to: SocketAddr,
     pub(crate) peer: PeerId,
     pub(crate) token: JoinToken,
     pub(crate) joining: Joining<TlsStream<Socket>>,
-    pub(crate) numbers: Vec<u8>,
 }
 
 /// The carriers beside the first on which classes of ours go that the other side has too. A class whose carrier is beyond
@@ -41,20 +47,58 @@ pub(crate) fn needed(carriers: &[u8], agreed: &Agreed, most: u8) -> Vec<u8> {
 }
 
 /// Dials what is needed beside the first, in a task of its own, until the connection is over.
-pub(crate) fn start(shared: Arc<Shared>, session: Arc<Session>, join: Join) {
-    tokio::spawn(async move { dial_all(&shared, &session, join).await });
+pub(crate) fn start(shared: Arc<Shared>, session: Arc<Session>, join: Join, numbers: Vec<u8>) {
+    tokio::spawn(async move { dial_all(&shared, &session, join, numbers).await });
 }
 
-async fn dial_all(shared: &Arc<Shared>, session: &Session, join: Join) {
-    let mut missing = join.numbers.clone();
+/// Dials the TCP connection for copies when it's of use, and again when it has ended, in a task of its own, until the
+/// connection is over.
+pub(crate) fn keep_copies(shared: Arc<Shared>, session: Arc<Session>, join: Join) {
+    tokio::spawn(async move { dial_copies(&shared, &session, &join).await });
+}
+
+async fn dial_copies(shared: &Arc<Shared>, session: &Session, join: &Join) {
+    let above = shared.config.copies_above;
+    let mut seen = 0;
+    let mut pauses = PAUSES.iter().skip(1);
+    let [mut look, longest] = LOOKS;
+    let mut pause = if above.is_zero() { Duration::ZERO } else { look };
+    while goes_on(session, pause).await {
+        look = longest.min(2 * look);
+        pause = look;
+        let messages = session.copied_classes_messages();
+        let few = messages.saturating_sub(std::mem::replace(&mut seen, messages)) < WORTH_IT;
+        if !above.is_zero() && (few || session.round_trip().is_none_or(|trip| trip < above)) {
+            continue;
+        }
+        // Taken: it's there.
+        let Some(place) = join.joining.take(COPIES) else { continue };
+        // Boxed: this task lives as long as the connection, a handshake doesn't.
+        if let Err(error) = Box::pin(dial(shared, join, COPIES, place)).await {
+            tracing::debug!(remote = %session.info().remote_addr, %error, "the TCP connection for copies hasn't joined");
+            let Some(next) = pauses.next() else { return };
+            pause = *next;
+        }
+    }
+}
+
+/// Waits. `false`: the connection is over.
+async fn goes_on(session: &Session, pause: Duration) -> bool {
+    tokio::select! {
+        biased;
+        () = session.over().cancelled() => false,
+        () = sleep(pause) => true,
+    }
+}
+
+async fn dial_all(shared: &Arc<Shared>, session: &Session, join: Join, numbers: Vec<u8>) {
+    let mut missing = numbers;
     for pause in PAUSES {
         if missing.is_empty() {
             return;
         }
-        tokio::select! {
-            biased;
-            () = session.over().cancelled() => return,
-            () = sleep(pause) => {}
+        if !goes_on(session, pause).await {
+            return;
         }
         for number in std::mem::take(&mut missing) {
             // One that has begun goes on though the connection has ended, within its deadline: a handshake given up in the

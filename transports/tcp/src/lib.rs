@@ -13,6 +13,9 @@
 //! lost, and the log says so; [`PathStats::carriers`](peerlane_transport::PathStats::carriers) tells how many there are.
 //! The end of any of them is the end of the connection.
 //!
+//! A third one has copies of small urgent messages and nothing else, where the path is long enough for a loss to matter
+//! ([`TcpConfig::copies`]): what stands behind a lost segment on the one comes on the other. Its end means nothing.
+//!
 //! # What can't be overtaken
 //! Bytes given to TCP leave in their order. So as few as possible are given: one record of 16 KiB in TLS,
 //! [`TcpConfig::notsent_lowat`] in the kernel, and what is in flight, which is the congestion control's: BBR, where the
@@ -25,7 +28,7 @@
 //!
 //! # Not provided
 //! Isolation from loss within a TCP connection: a lost segment of one class delays all that share it, since TCP has one
-//! order. That's what QUIC is for. Weights between classes on different TCP connections: floods on both get what the path
+//! order. Copies help small messages, unless both are held up, and those of `Fifo` classes not at all. That's what QUIC is for. Weights between classes on different TCP connections: floods on both get what the path
 //! gives each; within each the scheduler decides. Round-trip time, window and
 //! retransmissions (`TCP_INFO`, on Linux alone) of further TCP connections: what is told is the first one's, which bulk uses.
 

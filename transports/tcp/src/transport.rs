@@ -107,6 +107,11 @@ impl Shared {
         self.carriers.iter().max().map_or(1, |carrier| carrier + 1)
     }
 
+    /// When copies leave after their messages, if this side wants any.
+    pub(crate) fn copies(&self) -> Option<Duration> {
+        self.config.copies.filter(|_| self.most_carriers() > 1)
+    }
+
     /// After how much silence the kernel looks whether a TCP connection without life signs of its own lives.
     pub(crate) fn keep_alive_after(&self) -> Duration {
         let limits = &self.local.terms.limits;

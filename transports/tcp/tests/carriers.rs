@@ -402,6 +402,91 @@ async fn a_tcp_connection_that_dies_takes_the_connection_with_it_and_leaves_noth
     }
 }
 
+/// Copies at once, though the path is short.
+fn with_copies() -> TcpConfig {
+    let mut config = TcpConfig::default();
+    (config.copies, config.copies_above) = (Some(Duration::ZERO), Duration::ZERO);
+    config
+}
+
+#[tokio::test]
+async fn copies_have_a_tcp_connection_of_their_own_where_both_want_them() {
+    let without = || {
+        let mut config = with_copies();
+        config.copies = None;
+        config
+    };
+    let one = || {
+        let mut config = with_copies();
+        config.carriers = Carriers::One;
+        config
+    };
+    let cases = [
+        (with_copies(), with_copies(), 3),
+        // The side that dialed decides where the path is long enough, and a path on loopback isn't.
+        (with_copies(), TcpConfig::default(), 3),
+        (TcpConfig::default(), with_copies(), 2),
+        (with_copies(), without(), 2),
+        (without(), with_copies(), 2),
+        (with_copies(), one(), 1),
+        (one(), with_copies(), 1),
+    ];
+    for (here, there, count) in cases {
+        let (a, b) = (node(1, here), node(2, there));
+        let (mut listener, addr) = b.listen().await;
+        let (dialed, accepted) = try_meet(&a, &mut listener, &addr).await;
+        let (dialed, accepted) = (dialed.unwrap(), accepted.unwrap());
+        joined(&[&dialed, &accepted], count).await;
+        passes(&dialed, &accepted).await;
+        passes_query(&dialed, &accepted).await;
+        assert_eq!((carriers(&dialed), carriers(&accepted)), (count, count));
+        let copied = || dialed.stats().copies_sent > 0;
+        match count {
+            3 => until(copied).await,
+            _ => assert!(!copied()),
+        }
+        // It's resumed, and it costs in the gate what any arrival costs, until it stands.
+        let handshakes = a.transport.handshakes();
+        assert_eq!((handshakes.full, handshakes.full + handshakes.resumed), (1, u64::from(count)));
+        until(|| b.local.gate.stats().succeeded == u64::from(count)).await;
+        let gate = b.local.gate.stats();
+        assert_eq!((gate.admitted, gate.strangers + gate.known), (u64::from(count), 0));
+        assert!(listener.accept().now_or_never().is_none(), "copies are accepted as a connection");
+    }
+}
+
+#[tokio::test]
+async fn the_tcp_connection_for_copies_may_die_and_comes_again() {
+    // It's dialed at once too: which of the two is which, is seen by what dies with it.
+    let (a, b) = (node(1, with_copies()), node(2, with_copies()));
+    let mut survived = false;
+    for which in [1, 2].into_iter().cycle().take(40) {
+        if survived {
+            break;
+        }
+        let (dialed, accepted, proxy, _listener) = meet_through(&a, &b, |_| true, Beyond::Refused).await;
+        joined(&[&dialed, &accepted], 3).await;
+        passes_query(&dialed, &accepted).await;
+        proxy.kill.send(which).unwrap();
+        bounded(async {
+            while proxy.seen.load(Ordering::SeqCst) < 4 && dialed.send(QUERY, pattern(100, 1)).await.is_ok() {
+                if accepted.recv(QUERY).await.is_err() {
+                    break;
+                }
+            }
+        })
+        .await;
+        if proxy.seen.load(Ordering::SeqCst) < 4 {
+            assert_eq!(bounded(dialed.closed()).await.code, CloseCode::Lost);
+            continue;
+        }
+        joined(&[&dialed, &accepted], 3).await;
+        passes(&dialed, &accepted).await;
+        survived = true;
+    }
+    assert!(survived, "the end of the copies was the connection's");
+}
+
 async fn passes_query(a: &Connection, b: &Connection) {
     for n in 0..20 {
         a.send(QUERY, pattern(100, n)).await.unwrap();

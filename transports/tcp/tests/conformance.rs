@@ -1,7 +1,7 @@
 //! TCP passes the conformance suite. `PEERLANE_CONFORMANCE=group::check` runs those whose name contains that.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use peerlane_tcp::{Carriers, TcpConfig, TcpTransport};
 use peerlane_transport::{
@@ -11,19 +11,17 @@ use peerlane_transport::{
     identity::{PeerAddr, PeerId},
 };
 
-struct Tcp(Carriers);
+struct Tcp(TcpConfig);
 
 impl Factory for Tcp {
     type Transport = TcpTransport;
 
     fn transport(&self, peer: &LocalPeer) -> Result<TcpTransport, ConnectError> {
-        let mut config = TcpConfig::default();
-        config.carriers = self.0.clone();
-        TcpTransport::new(peer.clone(), config)
+        TcpTransport::new(peer.clone(), self.0.clone())
     }
 
     fn apart(&self) -> bool {
-        self.0 != Carriers::One
+        self.0.carriers != Carriers::One
     }
 
     fn local(&self) -> SocketAddr {
@@ -35,11 +33,13 @@ impl Factory for Tcp {
     }
 }
 
-async fn passes(carriers: Carriers) {
+async fn passes(change: impl FnOnce(&mut TcpConfig)) {
+    let mut config = TcpConfig::default();
+    change(&mut config);
     // Not isolated from loss, and no datagrams: TCP has one order.
     let claims = Capabilities { identity: true, kernel_queue: true, ..Capabilities::default() };
     let filter = std::env::var("PEERLANE_CONFORMANCE").unwrap_or_default();
-    let report = conformance::run_only(Tcp(carriers), claims, &filter).await;
+    let report = conformance::run_only(Tcp(config), claims, &filter).await;
     println!("{report}");
     report.assert_passed();
 }
@@ -47,10 +47,16 @@ async fn passes(carriers: Carriers) {
 /// As it is by default: two TCP connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tcp_passes() {
-    passes(Carriers::default()).await;
+    passes(|_| {}).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tcp_passes_on_one_connection() {
-    passes(Carriers::One).await;
+    passes(|config| config.carriers = Carriers::One).await;
+}
+
+/// As over a long way: each small urgent message is copied at once, on a third TCP connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tcp_passes_with_copies() {
+    passes(|config| (config.copies, config.copies_above) = (Some(Duration::ZERO), Duration::ZERO)).await;
 }

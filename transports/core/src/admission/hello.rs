@@ -13,6 +13,7 @@
 //! | tag | name | value |
 //! |---|---|---|
 //! | 2 | carriers | 1 byte: how many byte streams may carry this connection together, 1 to 255. Absent: 1 |
+//! | 4 | copies | empty: one more may carry copies of small messages. Absent: none does |
 
 use std::{sync::Arc, time::Duration};
 
@@ -60,16 +61,20 @@ impl Terms {
 pub struct Extensions {
     /// Byte streams that may carry one connection together, at least 1, the default.
     pub carriers: u8,
+    /// One more may carry copies of small urgent messages, and this side takes them. Not by default.
+    pub copies: bool,
 }
 
 impl Default for Extensions {
     fn default() -> Self {
-        Self { carriers: 1 }
+        Self { carriers: 1, copies: false }
     }
 }
 
 /// The tag of [`Extensions::carriers`].
 const CARRIERS: u64 = 2;
+/// The tag of [`Extensions::copies`].
+const COPIES: u64 = 4;
 
 impl Extensions {
     fn encode(&self, out: &mut BytesMut) {
@@ -77,6 +82,10 @@ impl Extensions {
             varint::put(out, CARRIERS);
             varint::put(out, 1);
             out.put_u8(self.carriers);
+        }
+        if self.copies {
+            varint::put(out, COPIES);
+            varint::put(out, 0);
         }
     }
 
@@ -100,6 +109,8 @@ impl Extensions {
                     [carriers] if carriers > 0 => found.carriers = carriers,
                     _ => return Err("a broken number of carriers"),
                 },
+                COPIES if value.is_empty() => found.copies = true,
+                COPIES => return Err("an offer of copies with a value"),
                 _ if tag % 2 == 1 => return Err("an extension that must be understood and isn't"),
                 _ => {}
             }
@@ -404,19 +415,22 @@ mod tests {
             let judged = judge(&terms, [&encode(&terms), extensions].concat().into());
             judged.map(|agreed| agreed.extensions).map_err(|closed| closed.code)
         };
-        let carriers = |carriers| Ok(Extensions { carriers });
-        for carriers in [1, 2, 255] {
-            let extensions = Extensions { carriers };
+        let carriers = |carriers| Ok(Extensions { carriers, copies: false });
+        for (carriers, copies) in [(1, false), (2, false), (255, true), (1, true)] {
+            let extensions = Extensions { carriers, copies };
             assert_eq!(judge(&terms, encode_with(&terms, extensions)).unwrap().extensions(), extensions);
         }
         assert_eq!(encode_with(&terms, Extensions::default()), encode(&terms));
         assert_eq!(judged(&[]), carriers(1));
-        assert_eq!(judged(&[4, 3, 7, 7, 7, 0x40, 0x40, 0, 2, 1, 3]), carriers(3));
-        let many = |count: u8| (2..count + 2).flat_map(|n| [2 * n, 0]).collect::<Vec<_>>();
+        assert_eq!(judged(&[4, 0]), Ok(Extensions { carriers: 1, copies: true }));
+        assert_eq!(judged(&[6, 3, 7, 7, 7, 0x40, 0x40, 0, 2, 1, 3]), carriers(3));
+        let many = |count: u8| (3..count + 3).flat_map(|n| [2 * n, 0]).collect::<Vec<_>>();
         assert_eq!(judged(&many(limits::MAX_EXTENSIONS as u8)), carriers(1));
         let too_many = many(limits::MAX_EXTENSIONS as u8 + 1);
         let twice = [4, 0, 4, 0];
-        for bad in [&[1, 0][..], &[4, 1, 0, 3, 0], &[4, 2, 0], &[4], &[0x40], &[2, 0], &[2, 1, 0], &[2, 2, 1, 1], &twice, &too_many] {
+        for bad in
+            [&[1, 0][..], &[6, 1, 0, 3, 0], &[6, 2, 0], &[6], &[0x40], &[2, 0], &[2, 1, 0], &[2, 2, 1, 1], &[4, 1, 1], &twice, &too_many]
+        {
             assert_eq!(judged(bad), Err(CloseCode::BadHello), "{bad:?}");
         }
     }

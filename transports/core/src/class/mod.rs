@@ -1,5 +1,6 @@
 //! Traffic classes: the table, the scheduler, the bounded queues on both sides, and the records on a lane.
 
+mod copies;
 mod credit;
 mod inbox;
 mod outbox;
@@ -8,6 +9,8 @@ mod record;
 mod scheduler;
 mod table;
 
+pub use copies::CopyBudget;
+pub(crate) use copies::{Arrived, MessageCopy, may_be_copied};
 pub(crate) use credit::{Credit, Growth};
 pub use inbox::{Inbound, MessageReader};
 pub(crate) use inbox::{Inbox, StreamIn};

@@ -5,33 +5,33 @@
 //! for its own room and takes nobody else's. The transport's driver asks [`Outbox::next`] for the next piece;
 //! it never sees a class it didn't ask the scheduler for.
 
+mod control;
+mod copying;
+
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::{Poll, Waker},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use tokio::{
     sync::{AcquireError, Semaphore, SemaphorePermit, TryAcquireError},
     time::Instant,
 };
 
+use self::control::ControlOut;
 use super::{
+    copies::Copies,
     queue::{ClassQueue, End, Opened, Taken, cost},
     record::Lane,
     scheduler::Scheduler,
     table::{ClassId, ClassTable, Delivery, Order, TrafficClass, Urgency},
 };
-use crate::{
-    Closed, SendError, TrySend,
-    connection::{Control, SendCounters},
-    limits,
-    sync::Mutex,
-};
+use crate::{Closed, SendError, TrySend, connection::SendCounters, limits, sync::Mutex};
 
 /// What the driver writes next.
 #[derive(Debug)]
@@ -97,37 +97,12 @@ impl From<DatagramState> for Offer {
     }
 }
 
-/// What is to be said of the other side's lanes, on the carrier of their class.
-#[derive(Debug, Default)]
-struct LanesOut {
-    /// Latest credit total per lane; one entry a lane at most.
-    credits: Vec<(Lane, u64)>,
-    /// Slots to free; one entry a lane at most, since the lane can't be used again before.
-    releases: Vec<Lane>,
-    /// Streamed messages that aren't wanted; bounded by the lanes as well.
-    stops: Vec<(Lane, u64, u32)>,
-}
-
-#[derive(Debug, Default)]
-struct ControlOut {
-    ping: Option<u64>,
-    /// The latest PING's nonce only: replies can't pile up.
-    pong: Option<u64>,
-    /// By carrier.
-    lanes: [LanesOut; limits::MAX_CARRIERS],
-    /// On which carrier that is, by the other side's class index.
-    carriers: [u8; limits::MAX_CLASSES],
-    /// To be told: reliable messages in all.
-    finished: Option<u64>,
-    drained: bool,
-    /// Carriers that classes go on from here on; one entry a carrier at most.
-    moved: Vec<u8>,
-}
-
 struct State {
     classes: Vec<ClassQueue>,
     scheduler: Scheduler,
     control: ControlOut,
+    /// While there's a byte stream for them.
+    copies: Option<Copies>,
     /// Reliable messages that have begun to leave.
     started: u64,
     /// No new messages; FINISHED says how many there are.
@@ -225,6 +200,8 @@ pub struct Outbox {
     counters: Vec<SendCounters>,
     /// Messages have left since this was last cleared.
     spoke: AtomicBool,
+    /// Copies that have left.
+    copied: AtomicU64,
 }
 
 impl std::fmt::Debug for Outbox {
@@ -248,6 +225,7 @@ impl Outbox {
             classes: table.iter().map(|(_, class)| ClassQueue::new(class)).collect(),
             scheduler: Scheduler::new(&table),
             control: ControlOut::default(),
+            copies: None,
             started: 0,
             finishing: false,
             finished: false,
@@ -259,6 +237,7 @@ impl Outbox {
             state: Mutex::new(state),
             wake: AtomicWaker::new(),
             spoke: AtomicBool::new(false),
+            copied: AtomicU64::new(0),
             agreed,
             table,
         }
@@ -490,8 +469,9 @@ impl Outbox {
                 return Some(Outgoing::Message { class, message });
             }
             let Some(slot) = queue.ready_lane() else { continue };
-            let taken = queue.take(slot, max, now);
+            let mut taken = queue.take(slot, max, now);
             let waiting = queue.waiting();
+            self.copy(&mut state.copies, class, &mut taken, now);
             state.started += taken.messages;
             state.scheduler.charge(class, taken.bytes);
             state.scheduler.set_waiting(class, waiting);
@@ -660,6 +640,7 @@ impl Outbox {
         let mut state = self.state.lock();
         if state.closed.is_none() {
             state.closed = Some(closed);
+            state.copies = None;
             for gate in &self.gates {
                 gate.budget.close();
                 gate.streamed.close();
@@ -742,55 +723,6 @@ impl OpenStream {
             (None, Some(code)) => Err(SendError::Stopped(*code)),
             (None, None) => Ok(()),
         }
-    }
-}
-
-impl LanesOut {
-    fn encode(&mut self, out: &mut BytesMut) {
-        for (lane, total) in self.credits.drain(..) {
-            Control::Credit { lane, total }.encode(out);
-        }
-        for (lane, number, code) in self.stops.drain(..) {
-            Control::Stop { lane, number, code }.encode(out);
-        }
-        for lane in self.releases.drain(..) {
-            Control::Release(lane).encode(out);
-        }
-    }
-}
-
-impl ControlOut {
-    /// Where to say something of a lane of the other side.
-    fn lanes_out(&mut self, lane: Lane) -> &mut LanesOut {
-        let carrier = self.carriers.get(usize::from(lane.class)).map_or(0, |carrier| usize::from(*carrier));
-        // In range: carriers are.
-        &mut self.lanes[carrier.min(limits::MAX_CARRIERS - 1)]
-    }
-
-    fn encode(&mut self, carrier: u8) -> Option<Bytes> {
-        let mut out = BytesMut::new();
-        let first = carrier == 0;
-        if let Some(nonce) = self.pong.take_if(|_| first) {
-            Control::Pong(nonce).encode(&mut out);
-        }
-        if let Some(nonce) = self.ping.take_if(|_| first) {
-            Control::Ping(nonce).encode(&mut out);
-        }
-        if let Some(lanes) = self.lanes.get_mut(usize::from(carrier)) {
-            lanes.encode(&mut out);
-        }
-        if first {
-            for carrier in self.moved.drain(..) {
-                Control::Moved(carrier).encode(&mut out);
-            }
-            if let Some(messages) = self.finished.take() {
-                Control::Finished { messages }.encode(&mut out);
-            }
-            if std::mem::take(&mut self.drained) {
-                Control::Drained.encode(&mut out);
-            }
-        }
-        (!out.is_empty()).then(|| out.freeze())
     }
 }
 

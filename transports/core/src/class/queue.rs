@@ -166,6 +166,8 @@ pub(crate) struct Taken {
     pub(crate) messages: u64,
     pub(crate) waited_sum: u64,
     pub(crate) waited_max: u64,
+    /// Those of them that copies are kept of, with their numbers on the class's own lane.
+    pub(crate) begun: Vec<(u64, Bytes)>,
 }
 
 /// One class's waiting messages and lanes.
@@ -179,6 +181,10 @@ pub(crate) struct ClassQueue {
     streams: BTreeMap<u64, StreamOut>,
     next_stream: u64,
     lanes: Vec<LaneOut>,
+    /// Whole messages that lane 0 has carried, or begun to.
+    numbered: u64,
+    /// Copies are kept of those that come next.
+    copying: bool,
     /// Where the round over the lanes goes on.
     turn: usize,
 }
@@ -207,6 +213,8 @@ impl ClassQueue {
             streams: BTreeMap::new(),
             next_stream: 0,
             lanes,
+            numbered: 0,
+            copying: false,
             turn: 0,
         }
     }
@@ -390,6 +398,19 @@ impl ClassQueue {
         }
     }
 
+    /// Whether copies are kept of the messages that leave on lane 0.
+    pub(crate) fn keep_copies(&mut self, copying: bool) {
+        self.copying = copying;
+    }
+
+    /// A whole message begins on lane 0.
+    fn begins(&mut self, message: &Bytes, taken: &mut Taken) {
+        if self.copying && message.len() <= limits::MESSAGE_STREAM {
+            taken.begun.push((self.numbered, message.clone()));
+        }
+        self.numbered += 1;
+    }
+
     fn refill(&mut self, slot: usize, now: Instant, taken: &mut Taken) {
         loop {
             let lane = &mut self.lanes[slot];
@@ -433,12 +454,17 @@ impl ClassQueue {
                     let mut run = BytesMut::with_capacity(bytes.len() + 4);
                     Record::Whole(bytes.len() as u64).encode(&mut run);
                     run.extend_from_slice(&bytes);
+                    self.begins(&bytes, taken);
                     self.forget(entry.key, false);
                     let held = cost(bytes.len()) + self.coalesce(&mut run, now, taken);
                     self.lanes[slot].push(run.freeze(), held);
                     return;
                 }
                 Body::Whole(bytes) => {
+                    if !large {
+                        self.begins(&bytes, taken);
+                    }
+                    let lane = &mut self.lanes[slot];
                     lane.push_record(Record::Whole(bytes.len() as u64));
                     let held = cost(bytes.len());
                     lane.push(bytes, held);
@@ -470,6 +496,7 @@ impl ClassQueue {
                 held += cost(bytes.len());
                 Record::Whole(bytes.len() as u64).encode(run);
                 run.extend_from_slice(&bytes);
+                self.begins(&bytes, taken);
                 taken.left(entry.queued, now);
                 self.forget(entry.key, false);
             }

@@ -7,13 +7,15 @@
 //! a byte stream can't be overtaken, so no more of it is given than that.
 //!
 //! A connection may go over several byte streams, *carriers*, each class on one of them ([`drive_all`]). All that is said
-//! here holds for each; of control frames only those that are about a lane go on another one than the first.
+//! here holds for each; of control frames only those that are about a lane go on another one than the first. One more
+//! may carry copies of small urgent messages, and nothing else ([`COPIES`]).
 //!
 //! Provided: credit per lane (a class that isn't read pauses only itself), bounded memory (a lane's window).
 //! Not provided: isolation from loss; that's the byte stream's order. Shares by weight between classes on different
 //! carriers: that's the path's decision.
 
 mod carriers;
+mod copies;
 mod lanes;
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
@@ -21,7 +23,7 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-pub use self::carriers::{Carriers, Joining, Place, carriers};
+pub use self::carriers::{COPIES, Carriers, Joining, Place, carriers};
 use self::{
     carriers::{Moves, Shared, carry_all},
     lanes::Lanes,
@@ -63,7 +65,8 @@ pub async fn drive_all<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<S
 }
 
 async fn both_ways<IO: AsyncRead + AsyncWrite + Send>(io: IO, session: Arc<Session>, early: BytesMut, mut further: Carriers<IO>) {
-    let shared = Shared { session: &session, lanes: Lanes::default(), moves: Moves::new(), of: std::mem::take(&mut further.of) };
+    let of = std::mem::take(&mut further.of);
+    let shared = Shared { session: &session, lanes: Lanes::default(), moves: Moves::new(), of };
     let (mut input, mut output) = tokio::io::split(io);
     // Dropped last: a carrier that ended before this side's last words have been heard would look like a loss.
     let mut others = std::pin::pin!(carry_all(further, &shared));

@@ -66,9 +66,9 @@ impl<S: LaneSource> LaneIn<'_, S> {
                     let max = session.table()[self.class].max_message;
                     let len = usize::try_from(len).ok().filter(|len| *len <= max);
                     let len = len.ok_or_else(|| session.violation(CloseCode::TooLarge, "a message larger than its class permits"))?;
-                    let room = inbox.reserve(len).await.ok_or_else(|| self.ended())?;
-                    let message = self.message(len).await?;
-                    room.deliver(Inbound::Whole(message));
+                    if !self.whole(inbox, len).await? {
+                        continue;
+                    }
                 }
                 Some(Record::Start(number)) => self.streamed(inbox, number).await?,
                 _ => return Err(self.protocol("a record that may not stand here")),
@@ -77,6 +77,35 @@ impl<S: LaneSource> LaneIn<'_, S> {
             if self.lane.slot > 0 {
                 return if self.fill().await? { Err(self.protocol("a second message on a large message's lane")) } else { Ok(()) };
             }
+        }
+        Ok(())
+    }
+
+    /// Takes a whole message up and delivers it. `false`: a copy of it was delivered before, and counted.
+    async fn whole(&mut self, inbox: &Inbox, len: usize) -> Result<bool, Closed> {
+        let session = self.session;
+        // Only the class's own lane has copies.
+        let arrived = session.arrived(self.class).filter(|_| self.lane.slot == 0);
+        if arrived.is_some_and(|arrived| arrived.lock().next_is_early()) {
+            self.skip(len).await?;
+            return Ok(arrived.is_none_or(|arrived| arrived.lock().lane()));
+        }
+        let room = inbox.reserve(len).await.ok_or_else(|| self.ended())?;
+        let message = self.message(len).await?;
+        // Its copy may have come while the rest of it was waited for.
+        let news = arrived.is_none_or(|arrived| arrived.lock().lane());
+        if news {
+            room.deliver(Inbound::Whole(message));
+        }
+        Ok(news)
+    }
+
+    /// Takes bytes up that nobody needs any more.
+    async fn skip(&mut self, len: usize) -> Result<(), Closed> {
+        let mut left = len;
+        while left > 0 {
+            let Some(piece) = self.some(left).await? else { return Err(self.protocol("a lane ended in a message")) };
+            left -= piece.len();
         }
         Ok(())
     }

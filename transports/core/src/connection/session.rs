@@ -24,7 +24,9 @@ use super::{
 use crate::{
     CloseCode, Closed, ClosedBy,
     admission::Agreed,
-    class::{ClassId, ClassTable, Credit, Delivery, Growth, Inbound, Inbox, Lane, Order, Outbox, message_stream_cost},
+    class::{
+        Arrived, ClassId, ClassTable, Credit, Delivery, Growth, Inbound, Inbox, Lane, Order, Outbox, may_be_copied, message_stream_cost,
+    },
     identity::Remote,
     limits::{self, Limits},
     sync::Mutex,
@@ -84,6 +86,9 @@ pub struct Session {
     progress: Notify,
     /// Slots of the other side's large messages in use, one bit each, by local class.
     slots: Mutex<Vec<u16>>,
+    /// What each class's own lane has brought, and copies before it.
+    arrived: Vec<Mutex<Arrived>>,
+    copies_first: AtomicU64,
 }
 
 impl std::fmt::Debug for Session {
@@ -128,6 +133,8 @@ impl Session {
             growth,
             round_trip: Mutex::default(),
             slots: Mutex::new(vec![0; table.len()]),
+            arrived: table.iter().map(|_| Mutex::default()).collect(),
+            copies_first: AtomicU64::new(0),
             info,
             agreed,
             table,
@@ -340,14 +347,38 @@ impl Session {
     pub fn on_copy(&self, class: u8, message: &[u8]) -> Result<bool, Closed> {
         self.heard();
         let class = self.message_class(class, message.len())?;
-        let Some(room) = self.inboxes[class.index()].try_reserve(message.len()) else { return Ok(false) };
-        room.deliver(Inbound::Whole(Bytes::copy_from_slice(message)));
-        self.message_completed();
-        Ok(true)
+        Ok(self.deliver_copy(class, message))
     }
 
-    /// The shortest that the path has had, if the transport tells.
-    pub(crate) fn round_trip(&self) -> Option<Duration> {
+    /// A copy of a message that a class's own lane brings, or has brought: its number there, and all of it. It's no life
+    /// sign: the lanes may be dead where it came alive.
+    pub(crate) fn on_lanes_copy(&self, class: u8, number: u64, message: &[u8]) -> Result<(), Closed> {
+        let class = self.message_class(class, message.len())?;
+        self.arrived[class.index()].lock().copy(number, || self.deliver_copy(class, message));
+        Ok(())
+    }
+
+    fn deliver_copy(&self, class: ClassId, message: &[u8]) -> bool {
+        let Some(room) = self.inboxes[class.index()].try_reserve(message.len()) else { return false };
+        room.deliver(Inbound::Whole(Bytes::copy_from_slice(message)));
+        self.copies_first.fetch_add(1, Ordering::Relaxed);
+        self.message_completed();
+        true
+    }
+
+    pub(crate) fn arrived(&self, class: ClassId) -> Option<&Mutex<Arrived>> {
+        self.arrived.get(class.index())
+    }
+
+    /// Messages so far, both ways, in the classes that may be copied.
+    pub fn copied_classes_messages(&self) -> u64 {
+        let (sent, received) = (self.outbox.counters(), &self.inboxes);
+        let classes = self.table.iter().filter(|(_, class)| may_be_copied(class)).map(|(class, _)| class.index());
+        classes.map(|class| sent[class].messages() + received[class].messages.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The shortest that the path has had, if the transport tells. Looked at ten times a second at most.
+    pub fn round_trip(&self) -> Option<Duration> {
         let now = self.clock_us();
         let mut known = self.round_trip.lock();
         // Kernel and library are asked seldom: windows are looked at thousands of times a second.
@@ -477,6 +508,8 @@ impl Session {
         ConnectionStats {
             classes: self.outbox.counters().iter().zip(&self.inboxes).zip(depths).map(class).collect(),
             path: (self.info.path)(),
+            copies_sent: self.outbox.copies_sent(),
+            copies_first: self.copies_first.load(Ordering::Relaxed),
             ping_rtt: (rtt > 0).then(|| Duration::from_micros(rtt)),
         }
     }

@@ -29,6 +29,11 @@ impl SendCounters {
         self.blocked_ns.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// Messages that began to leave.
+    pub(crate) fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn snapshot(&self) -> ClassStats {
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         ClassStats {
@@ -95,7 +100,7 @@ pub struct PathStats {
     pub congestion_control: Option<String>,
     /// Socket buffers in bytes, as read back: send, receive. The first carrier's.
     pub socket_buffers: Option<(usize, usize)>,
-    /// Byte streams that carry the connection now, where a transport has several (TCP): 1 until others have joined.
+    /// Byte streams that carry the connection now, where a transport has several (TCP), that for copies among them: 1 until others have joined.
     pub carriers: Option<u8>,
 }
 
@@ -114,6 +119,10 @@ pub struct ConnectionStats {
     pub classes: Vec<ClassStats>,
     /// The path.
     pub path: PathStats,
+    /// Copies of messages that were sent on a byte stream of their own (TCP).
+    pub copies_sent: u64,
+    /// Messages of which a copy came first, and was delivered.
+    pub copies_first: u64,
     /// Round-trip time of the last PING answered by the other side's connection (not its handlers).
     pub ping_rtt: Option<Duration>,
 }

@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 use std::pin::pin;
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
 
 use super::*;
+use crate::connection::Control;
+
 const CLASS: ClassId = ClassId(0);
 const SIZE: usize = 8_000;
 

@@ -8,6 +8,8 @@
 //!
 //! The dialer moves first. Until it has, it may give the new byte stream up, and the connection knows nothing of it;
 //! afterwards the end of any carrier is the connection's.
+//!
+//! One that's for copies alone ([`COPIES`]) has no part in that: see `copies`.
 
 use std::{
     future::poll_fn,
@@ -26,7 +28,7 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::{Control, Lanes, Session, read, write};
+use super::{Control, Lanes, Session, copies, read, write};
 use crate::{
     CloseCode, Closed,
     class::{ClassId, Lane},
@@ -37,12 +39,16 @@ use crate::{
 /// How long the first carrier is waited for when another one ends: it may say why.
 const SAYS_WHY: Duration = Duration::from_secs(1);
 
+/// The number of the carrier for copies of small urgent messages. No class goes on it, whatever the number of carriers, and
+/// its end is nobody's but its own.
+pub const COPIES: u8 = 255;
+
 /// Further byte streams for a connection whose local classes go on these carriers, by the class's index: 0, where all of
 /// them begin, to [`limits::MAX_CARRIERS`] - 1. Both ends may see it differently.
 pub fn carriers<IO>(of: Vec<u8>) -> (Joining<IO>, Carriers<IO>) {
     let (give, arriving) = mpsc::channel(limits::MAX_CARRIERS);
     let counts = Arc::<Counts>::default();
-    (Joining { give, counts: counts.clone() }, Carriers { of, arriving, counts })
+    (Joining { give, counts: counts.clone() }, Carriers { of, arriving, counts, copies: None })
 }
 
 /// Where further byte streams are handed in. Cheap to clone.
@@ -58,12 +64,21 @@ pub struct Carriers<IO> {
     pub(super) of: Vec<u8>,
     arriving: mpsc::Receiver<Carrier<IO>>,
     counts: Arc<Counts>,
+    copies: Option<Duration>,
+}
+
+impl<IO> Carriers<IO> {
+    /// With copies, so long after their messages, if both sides' hellos offer them: a byte stream may join as [`COPIES`].
+    pub fn with_copies(self, after: Option<Duration>) -> Self {
+        Self { copies: after, ..self }
+    }
 }
 
 /// A carrier's number, taken; free again when this is dropped.
 #[derive(Debug)]
 pub struct Place {
     number: u8,
+    bit: u16,
     counts: Arc<Counts>,
 }
 
@@ -86,12 +101,15 @@ struct Counts {
 impl<IO> Joining<IO> {
     /// Takes a carrier's number. `None`: there's no such one, or it's taken.
     pub fn take(&self, number: u8) -> Option<Place> {
-        if number == 0 || usize::from(number) >= limits::MAX_CARRIERS {
-            return None;
-        }
-        let bit = 1 << number;
+        let bit = match number {
+            // The first one's bit: nobody else has it.
+            COPIES => 1,
+            0 => return None,
+            _ if usize::from(number) < limits::MAX_CARRIERS => 1 << number,
+            _ => return None,
+        };
         let free = self.counts.taken.fetch_or(bit, Relaxed) & bit == 0;
-        free.then(|| Place { number, counts: self.counts.clone() })
+        free.then(|| Place { number, bit, counts: self.counts.clone() })
     }
 
     /// Hands a byte stream in. On the dialer's side its JOIN is accepted, and it's in use from now on; on the other side
@@ -115,7 +133,7 @@ impl<IO> Clone for Joining<IO> {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.counts.taken.fetch_and(!(1 << self.number), Relaxed);
+        self.counts.taken.fetch_and(!self.bit, Relaxed);
     }
 }
 
@@ -189,17 +207,28 @@ fn lost(number: u8, why: &str) -> Closed {
 
 /// Drives what joins, beside the first carrier and in its task. Never completes.
 pub(super) async fn carry_all<IO: AsyncRead + AsyncWrite + Send>(further: Carriers<IO>, shared: &Shared<'_>) {
-    let Carriers { mut arriving, counts, .. } = further;
+    let Carriers { mut arriving, counts, copies, .. } = further;
     // At most one for each number.
     let mut running: Vec<BoxFuture<'_, ()>> = Vec::new();
     poll_fn(|cx| {
         while let Poll::Ready(Some(carrier)) = arriving.poll_recv(cx) {
-            running.push(Box::pin(carry(carrier, counts.clone(), shared)));
+            match (carrier.place.number, copies) {
+                (COPIES, Some(after)) => running.push(Box::pin(carry_copies(carrier, counts.clone(), shared, after))),
+                // The other side knows that there are none.
+                (COPIES, None) => drop(carrier),
+                _ => running.push(Box::pin(carry(carrier, counts.clone(), shared))),
+            }
         }
         running.retain_mut(|carrier| carrier.as_mut().poll(cx).is_pending());
         Poll::Pending
     })
     .await
+}
+
+async fn carry_copies<IO: AsyncRead + AsyncWrite + Send>(carrier: Carrier<IO>, counts: Arc<Counts>, shared: &Shared<'_>, after: Duration) {
+    // The place is free again when all is done.
+    let Carrier { place: _place, io, early } = carrier;
+    copies::carry(io, early, &counts.used, shared.session, after).await;
 }
 
 async fn carry<IO: AsyncRead + AsyncWrite + Send>(carrier: Carrier<IO>, counts: Arc<Counts>, shared: &Shared<'_>) {
