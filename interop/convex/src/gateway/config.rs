@@ -63,7 +63,7 @@ pub struct GatewayConfig {
     pub open: bool,
     /// The largest frame body, both ways, in bytes.
     pub max_frame: usize,
-    /// Connections at once, both ways together. Worst-case memory of each: about 20 MB (the sum of `peerlane limits`), if both its ends stop reading.
+    /// Connections at once, both ways together. Worst-case memory of each: about 13 MB (the sum of `peerlane limits`), if both its ends stop reading.
     pub connections: usize,
     /// Those with one remote gateway.
     pub connections_per_peer: usize,

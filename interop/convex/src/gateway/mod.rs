@@ -7,7 +7,7 @@
 //! # Provided
 //! * Each message in its class, by its kind: a belief of 50 MB delays no QUERY between the gateways, nor does a lost packet of one.
 //! * What the wire needs in order stays in order: TRANSACT; BELIEF, DATA and LATTICE_VALUE together.
-//! * A message above its class's largest (64 KiB to 1 MiB) passes as a stream; at most 1 MiB is held of any.
+//! * A message above its class's largest (64 to 512 KiB) passes as a stream; at most 1 MiB is held of any.
 //! * Backpressure: a class that isn't taken stops its own lane; the local peer's socket isn't read as long as the next frame's class has
 //!   no room.
 //! * Only configured gateways are admitted, by key. Connections, handshakes, dials and a connection's first silence are bounded.
@@ -17,7 +17,7 @@
 //! # Not provided
 //! * Isolation on the two TCP connections to the peers themselves: frames go one at a time, and one that has begun can't be interrupted.
 //!   A streamed frame takes its socket for as long as its bytes take to come. Reading can't skip a frame whose class has no room either:
-//!   behind a class's send budget (512 KiB of queries, 2 MiB of beliefs) it holds up the others.
+//!   behind a class's send budget (320 KiB of queries, 1 MiB of beliefs) it holds up the others.
 //! * Half-closed connections: a peer that has closed its sending side gets no more answers, as with the reference peer itself.
 //! * Judging messages: what no peer understands passes too, and gets the answer that the other peer gives it. A frame whose length isn't
 //!   canonical or exceeds the limit ends the connection, as it does with the reference peer.
