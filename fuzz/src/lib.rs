@@ -6,10 +6,12 @@ mod convex;
 mod files;
 mod framing;
 mod messages;
+mod stateful;
 mod wire;
 
 pub use convex::{convex_form, convex_frame, convex_message};
 pub use files::{key_file, lists};
 pub use framing::framing;
 pub use messages::{cell, message};
+pub use stateful::stateful;
 pub use wire::{address, control, hello, record};
