@@ -1,9 +1,6 @@
 //! What the reference peer answers: STATUS, PING, QUERY, TRANSACT and MISSING_DATA. It knows the store and no network.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use peerlane_transport::identity::PeerId;
@@ -129,7 +126,10 @@ impl Service {
         };
         Some(match payload {
             Payload::Status { id } => self.status(id).await,
-            Payload::Ping { id } => Message::result(id, Ref::Embedded(Arc::new(Cell::Integer(i64::try_from(self.store.surroundings.wall_ms()).unwrap_or(i64::MAX))))),
+            Payload::Ping { id } => Message::result(
+                id,
+                Ref::Embedded(Arc::new(Cell::Integer(i64::try_from(self.store.surroundings.wall_ms()).unwrap_or(i64::MAX)))),
+            ),
             Payload::Query { id, form } => match Query::read(&form, &message.cells(), &profile) {
                 Ok(query) => {
                     self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?))

@@ -245,7 +245,7 @@ impl Client {
                     self.says(&format!("ping {}", asked.is_ok()));
                 }
             }
-            sleep(Duration::from_millis(self.rng.random_range(1..60))).await;
+            sleep(Duration::from_millis(self.rng.random_range(1..150))).await;
         }
         self.node.shutdown().await;
     }

@@ -78,6 +78,8 @@ struct Process {
     child: Child,
     addr: PeerAddr,
     args: Vec<String>,
+    /// Where its log goes.
+    log: PathBuf,
     few_files: bool,
 }
 
@@ -97,11 +99,11 @@ impl Process {
         args.extend([text(&key), "--data".to_owned(), text(&dir.join(name).join("data"))]);
         others.iter().for_each(|other| args.extend(["--peer".to_owned(), other.addr.to_string()]));
         fs::create_dir_all(dir.join(name)).unwrap();
-        Self::spawn(args, few_files).expect("it starts")
+        Self::spawn(args, dir.join(format!("{name}.log")), few_files).expect("it starts")
     }
 
     /// `None`: it ended before it was ready.
-    fn spawn(args: Vec<String>, few_files: bool) -> Option<Self> {
+    fn spawn(args: Vec<String>, log: PathBuf, few_files: bool) -> Option<Self> {
         let program = env!("CARGO_BIN_EXE_peerlane");
         let mut command = if few_files {
             let mut command = Command::new("sh");
@@ -110,14 +112,16 @@ impl Process {
         } else {
             Command::new(program)
         };
-        let mut child = command.args(&args).stdin(Stdio::null()).stdout(Stdio::piped()).env_remove("PEERLANE_LOG").spawn().unwrap();
+        let errors = fs::File::options().create(true).append(true).open(&log).unwrap();
+        command.args(&args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).env_remove("PEERLANE_LOG");
+        let mut child = command.spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let Some(addr) = line.split_whitespace().nth(1).and_then(|addr| addr.parse().ok()) else {
             let _ = child.wait();
             return None;
         };
-        Some(Self { child, addr, args, few_files })
+        Some(Self { child, addr, args, log, few_files })
     }
 
     fn kill(&mut self) {
@@ -129,7 +133,7 @@ impl Process {
     fn restart(&mut self) -> bool {
         let listen = self.args.iter().position(|arg| arg == "--listen").unwrap() + 1;
         self.args[listen] = self.addr.to_string().split_once('@').unwrap().1.to_owned();
-        let Some(new) = Self::spawn(self.args.clone(), self.few_files) else { return false };
+        let Some(new) = Self::spawn(self.args.clone(), self.log.clone(), self.few_files) else { return false };
         *self = new;
         true
     }
@@ -256,6 +260,11 @@ async fn five_peers_lose_nothing_acknowledged() {
     drop(held);
     println!("{kills} kills, {restarts} restarts; alive: full {} few {}", full.alive(), few.alive());
     assert!(few.alive(), "who has few files lives on");
+    for process in [&plain, &killed, &stopped, &full, &few] {
+        let log = fs::read_to_string(&process.log).unwrap();
+        assert!(!log.contains("panicked"), "{log}");
+        println!("{}: {} lines, the last: {:?}", process.log.file_stem().unwrap().display(), log.lines().count(), log.lines().last());
+    }
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();
@@ -282,7 +291,11 @@ async fn five_peers_lose_nothing_acknowledged() {
         if roots.iter().all(|state| *state == roots[0] && state[1..].iter().all(|all| all == "all")) {
             break;
         }
-        assert!(healed.elapsed() < PATIENCE, "{roots:#?} {:?}", ledgers.iter().map(|l| l.acknowledged.load(Ordering::Relaxed)).collect::<Vec<_>>());
+        assert!(
+            healed.elapsed() < PATIENCE,
+            "{roots:#?} {:?}",
+            ledgers.iter().map(|l| l.acknowledged.load(Ordering::Relaxed)).collect::<Vec<_>>()
+        );
         sleep(Duration::from_millis(200)).await;
     }
     println!("one root {:?} after the last client ended", healed.elapsed());

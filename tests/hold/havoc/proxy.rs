@@ -252,13 +252,7 @@ async fn listen(socket: Arc<UdpSocket>, target: SocketAddr, shared: Arc<Shared>)
 }
 
 /// One dialer's packets there and back.
-async fn flow(
-    socket: Arc<UdpSocket>,
-    dialer: SocketAddr,
-    target: SocketAddr,
-    mut packets: mpsc::Receiver<Vec<u8>>,
-    shared: Arc<Shared>,
-) {
+async fn flow(socket: Arc<UdpSocket>, dialer: SocketAddr, target: SocketAddr, mut packets: mpsc::Receiver<Vec<u8>>, shared: Arc<Shared>) {
     let outgoing = || async {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         socket.connect(target).await.unwrap();

@@ -93,7 +93,11 @@ impl Asking {
                 self.gap = self.gap.max(self.last.elapsed());
                 self.last = Instant::now();
             }
-            Err(error) => self.failed.push((self.next, error.to_string())),
+            Err(error) => {
+                self.failed.push((self.next, error.to_string()));
+                // As who has no connection would.
+                sleep(Duration::from_millis(100)).await;
+            }
         }
         sleep(Duration::from_millis(5)).await;
     }
@@ -137,9 +141,10 @@ async fn when_udp_goes_dark_requests_go_on_over_tcp_and_return_to_quic() {
     proxy.set(Rules { delay: Duration::from_millis(1), ..Rules::default() });
     let over_quic = asking.until_over("quic").await;
     println!(
-        "idle timeout {idle:?}: over TCP after {over_tcp:?}, {gap:?} without an answer; back on QUIC after {over_quic:?}; {} answered, failed: {:?}",
+        "idle timeout {idle:?}: over TCP after {over_tcp:?}, {gap:?} without an answer; back on QUIC after {over_quic:?}; {} answered, {} failed, the first: {:?}",
         asking.answered.len(),
-        asking.failed
+        asking.failed.len(),
+        asking.failed.first()
     );
     let handled = numbers.0.lock().unwrap().clone();
     assert!(handled.values().all(|count| *count == 1), "handled twice: {handled:?}");

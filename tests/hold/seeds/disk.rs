@@ -38,7 +38,7 @@ impl Platter {
     fn settle(&mut self, mut lucky: impl FnMut() -> bool) {
         for pending in std::mem::take(&mut self.pending) {
             match pending {
-                Pending::Length(length) if lucky() => self.durable.resize(length, 0),
+                Pending::Length(length) if lucky() => resize(&mut self.durable, length),
                 Pending::Length(_) => {}
                 Pending::Write(at, bytes) => {
                     for (i, sector) in bytes.chunks(SECTOR).enumerate() {
@@ -51,6 +51,12 @@ impl Platter {
             }
         }
     }
+}
+
+/// `Vec::resize`, which takes long byte by byte where this crate isn't optimised.
+fn resize(image: &mut Vec<u8>, length: usize) {
+    image.truncate(length);
+    image.append(&mut vec![0; length - image.len()]);
 }
 
 impl Disk {
@@ -87,7 +93,7 @@ impl redb::StorageBackend for Disk {
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         self.change(|platter| {
-            platter.now.resize(length as usize, 0);
+            resize(&mut platter.now, length as usize);
             platter.pending.push(Pending::Length(length as usize));
         })
     }

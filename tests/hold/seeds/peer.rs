@@ -37,13 +37,13 @@ pub fn identity(n: u8) -> Arc<Identity> {
 /// Times short enough for all of them to pass within a run.
 pub fn local(identity: &Identity) -> LocalPeer {
     let mut terms = Terms::new(NETWORK).unwrap();
-    (terms.limits.idle_timeout, terms.limits.ping_interval) = (Duration::from_secs(3), Duration::from_millis(500));
-    terms.limits.quiet_ping_interval = Duration::from_secs(1);
+    (terms.limits.idle_timeout, terms.limits.ping_interval) = (Duration::from_millis(800), Duration::from_millis(200));
+    terms.limits.quiet_ping_interval = Duration::from_millis(300);
     LocalPeer::new(identity, Arc::new(Lists::everybody()), terms).unwrap()
 }
 
 pub fn config() -> NodeConfig {
-    crate::config(|config| (config.backoff_max, config.dial_timeout) = (Duration::from_secs(1), Duration::from_secs(3)))
+    crate::config(|config| (config.backoff_max, config.dial_timeout) = (Duration::from_millis(500), Duration::from_secs(1)))
 }
 
 pub fn addr(world: &World, id: PeerId) -> PeerAddr {

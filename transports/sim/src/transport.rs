@@ -3,8 +3,9 @@
 use std::{fmt, io, net::SocketAddr, sync::Arc};
 
 use peerlane_transport::{
-    CloseCode, Closed, ConnectError, Connection, ListenError, Listener, Transport, Upgrade, hello,
+    CloseCode, Closed, ConnectError, Connection, ListenError, Listener, Transport, Upgrade,
     admission::{Lists, Terms},
+    hello,
     identity::{Admission, Host, IdentityError, PeerAddr, PeerId},
 };
 use tokio::{sync::mpsc, time::timeout};
