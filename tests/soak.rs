@@ -211,7 +211,13 @@ where
     match way % 6 {
         0 => a.close(CloseCode::Done, "done"),
         1 => b.close(CloseCode::Application, "enough"),
-        2 => drop(a.drain().await),
+        2 => {
+            let answering = async {
+                b.remote_draining().await;
+                b.drain().await
+            };
+            drop(tokio::join!(a.drain(), answering));
+        }
         3 => drop(tokio::join!(a.drain(), b.drain())),
         4 => {
             // In the middle of a message.

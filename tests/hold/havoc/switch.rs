@@ -117,11 +117,16 @@ impl Asking {
     }
 }
 
-/// `PEERLANE_IDLE_SECONDS=30` for the default's idle timeout.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn when_udp_goes_dark_requests_go_on_over_tcp_and_return_to_quic() {
+/// What became of the requests while UDP was dark.
+struct Switched {
+    over_tcp: Duration,
+    /// The longest time without an answer.
+    gap: Duration,
+    failed: usize,
+}
+
+async fn switched(idle: Duration) -> Switched {
     let before = count_panics();
-    let idle = Duration::from_secs(number("PEERLANE_IDLE_SECONDS", 3));
     let numbers = Numbers::default();
     let server = node(2, idle).listen("127.0.0.2:0".parse().unwrap()).handler(numbers.clone()).start().await.unwrap();
     let target = server.listening()[0].addr;
@@ -151,5 +156,23 @@ async fn when_udp_goes_dark_requests_go_on_over_tcp_and_return_to_quic() {
     assert!(asking.answered.iter().all(|n| handled.contains_key(n)));
     assert_eq!(asking.answered.len() + asking.failed.len(), asking.next as usize, "answered once or failed once");
     assert_eq!(count_panics(), before);
+    let failed = asking.failed.len();
     tokio::join!(asking.node.shutdown(), server.shutdown());
+    Switched { over_tcp, gap, failed }
+}
+
+/// `PEERLANE_IDLE_SECONDS=30` for the default's idle timeout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_udp_goes_dark_requests_go_on_over_tcp_and_return_to_quic() {
+    let idle = Duration::from_secs(number("PEERLANE_IDLE_SECONDS", 3));
+    let switched = switched(idle).await;
+    // What was on its way when it went dark; the next finds TCP, or that there's nothing yet.
+    assert!(switched.failed > 0 && switched.over_tcp >= switched.gap);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a node notices a path that went dark by the idle timeout alone: 31 s by default, not 3"]
+async fn with_the_default_times_requests_go_on_over_tcp_within_3_seconds() {
+    let switched = switched(Duration::from_secs(30)).await;
+    assert!(switched.gap < Duration::from_secs(5), "{:?} without an answer", switched.gap);
 }
