@@ -15,7 +15,7 @@ use ed25519_dalek::SigningKey;
 use futures_util::future::join_all;
 use peerlane::{
     cad015::{Cad015, ErrorCode, Message, Outcome},
-    cell::{Cell, MemoryCells, Profile, ValueId, encode},
+    cell::{Cell, MemoryCells, Profile, Signed, ValueId, encode},
     node::{Node, RequestError},
     peer::{Answer, Edit, Operation, Query, read_outcome},
 };
@@ -111,9 +111,15 @@ impl Ledger {
         })
     }
 
-    fn transact(&self, sequence: u64, attempt: u64) -> Message {
+    /// The operation at a sequence, signed, and the cells that it refers to.
+    pub fn operation(&self, sequence: u64) -> (Signed, MemoryCells) {
         let mut cells = MemoryCells::default();
         let signed = Operation::sign(&edit(&self.account, sequence), sequence, &self.key, &profile(), &mut cells).unwrap();
+        (signed, cells)
+    }
+
+    fn transact(&self, sequence: u64, attempt: u64) -> Message {
+        let (signed, cells) = self.operation(sequence);
         Message::transact(0, [signed], &profile()).unwrap().with_branches(cells.0).with_branches([attempt_branch(attempt)])
     }
 }

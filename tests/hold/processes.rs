@@ -142,6 +142,11 @@ impl Process {
         assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
     }
 
+    /// Open file descriptors.
+    fn files(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).map_or(0, Iterator::count)
+    }
+
     fn alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
@@ -229,7 +234,7 @@ async fn five_peers_lose_nothing_acknowledged() {
 
     // In twelfths of the time, and a kill in each.
     let mut held = Vec::new();
-    let (mut kills, mut restarts) = (0, 0);
+    let (mut kills, mut restarts, mut files) = (0, 0, 0);
     for twelfth in 0..12 {
         match twelfth {
             2 => stopped.signal("-STOP"),
@@ -245,6 +250,7 @@ async fn five_peers_lose_nothing_acknowledged() {
             _ => {}
         }
         sleep(length / 24).await;
+        files = files.max(few.files());
         if twelfth % 2 == 0 {
             killed.kill();
             kills += 1;
@@ -258,7 +264,7 @@ async fn five_peers_lose_nothing_acknowledged() {
         }
     }
     drop(held);
-    println!("{kills} kills, {restarts} restarts; alive: full {} few {}", full.alive(), few.alive());
+    println!("{kills} kills, {restarts} restarts; alive: full {} few {}, with {files} files of {FEW_FILES}", full.alive(), few.alive());
     assert!(few.alive(), "who has few files lives on");
     for process in [&plain, &killed, &stopped, &full, &few] {
         let log = fs::read_to_string(&process.log).unwrap();

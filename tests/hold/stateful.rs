@@ -8,6 +8,14 @@ use crate::number;
 #[path = "../../fuzz/src/stateful.rs"]
 mod target;
 
+/// The corpus, too: what it once found isn't back.
+#[test]
+fn the_corpus_harms_nobody() {
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/stateful")).unwrap() {
+        target::stateful(&std::fs::read(file.unwrap().path()).unwrap());
+    }
+}
+
 #[test]
 fn a_client_that_keeps_to_no_rule_harms_no_other() {
     for seed in 0..number("PEERLANE_STATEFUL", 100) {

@@ -22,6 +22,7 @@ struct Platter {
     /// Since the last sync.
     pending: Vec<Pending>,
     dead: bool,
+    full: bool,
 }
 
 #[derive(Clone, Default)]
@@ -69,10 +70,18 @@ impl Disk {
         Self(Arc::new(Mutex::new(Platter { durable: image.clone(), now: image, ..Platter::default() })))
     }
 
+    /// Whether there's room for anything.
+    pub fn set_full(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
+    }
+
     fn change(&self, change: impl FnOnce(&mut Platter)) -> io::Result<()> {
         let mut platter = self.0.lock().unwrap();
         if platter.dead {
             return Err(io::Error::other("the peer is dead"));
+        }
+        if platter.full {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         change(&mut platter);
         Ok(())
