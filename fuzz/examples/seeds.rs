@@ -70,6 +70,8 @@ fn wire(terms: &Terms) -> Result<(), Failed> {
             (Record::Abort(9), b""),
         ]),
     )?;
+    // A datagram, a probe, copies of streams 1 and 2, the streams themselves, and a clock's question.
+    put("quic", "kinds", b"\x03\x04hi\x01\x20\x04\x11\x01hi\x04\x11\x02hi\x41\x01\x41\x02\x05\x30\x01\x02\x03\x04")?;
     for (name, control) in controls(terms) {
         let (mut bytes, mut framed) = (BytesMut::new(), BytesMut::new());
         control.encode(&mut bytes);
@@ -150,10 +152,36 @@ fn messages() -> Result<(), Failed> {
     Ok(())
 }
 
+fn profiles() -> Result<(), Failed> {
+    for name in ["wan", "blackhole", "wan-jitter-loss1", "shared"] {
+        put("profile", name, &fs::read(format!("../netem/profiles/{name}.toml"))?)?;
+    }
+    Ok(())
+}
+
+/// What a client does: see `src/stateful.rs` for the operations.
+fn stateful() -> Result<(), Failed> {
+    let each = |op: u8, rest: &[&[u8]]| rest.iter().flat_map(|rest| [&[op], *rest].concat()).collect::<Vec<u8>>();
+    let every: Vec<u8> = (0..40).flat_map(|n| [0, n, n + 1]).collect();
+    put("stateful", "every-message", &every)?;
+    put("stateful", "every-datagram", &(0..40).flat_map(|n| [4, n, n + 1]).collect::<Vec<u8>>())?;
+    put("stateful", "mutated", &(0..40).flat_map(|n| [5, n, 1, n * 6, n, 1, 0, 0, 0]).collect::<Vec<u8>>())?;
+    // A streamed message on a slot of DATA, in pieces, aborted and ended; then pieces of none.
+    put("stateful", "records", &each(7, &[&[0x31, 1, 0, 0, 0], &[0x31, 2, 3, 3, 1, 2, 3, 0], &[0x31, 3, 0, 255], &[0x31, 4, 7, 0, 0]]))?;
+    put("stateful", "declared", &each(7, &[&[0x10, 0, 251, 2, 1, 1, 0], &[0x20, 0, 255, 0, 0], &[0x41, 1, 254, 0, 0]]))?;
+    put("stateful", "beyond-credit", &each(10, &[&[0x31, 248, 0], &[0x41, 249, 1], &[0x10, 246, 0]]))?;
+    let controls: Vec<u8> = (0..12).flat_map(|kind| [11, kind, 0x31, 255, 1, 14, 250]).collect();
+    put("stateful", "controls", &controls)?;
+    let comings: Vec<u8> = (0..12).flat_map(|n| [15, 0, 0, n, n, 14, 100, 15, 200]).collect();
+    put("stateful", "comings", &comings)
+}
+
 fn main() -> Result<(), Failed> {
     let terms = Terms::new("fuzz")?;
     wire(&terms)?;
     files()?;
     cells()?;
-    messages()
+    messages()?;
+    stateful()?;
+    profiles()
 }

@@ -1,7 +1,8 @@
-//! What is read from the disk: a key file, a list.
+//! What is read from the disk: a key file, a list, a profile of a network.
 
-use std::{io::Write, path::Path};
+use std::{io::Write, path::Path, time::Duration};
 
+use peerlane_netem::profile::{Direction, Profile};
 use peerlane_transport::{
     admission::{ListFiles, Lists},
     identity::Identity,
@@ -39,4 +40,19 @@ pub fn lists(data: &[u8]) {
         assert!(allowed <= data.split(|byte| *byte == b'\n').count());
         assert!(matches!(lists.reload(), Ok(false)));
     }
+}
+
+/// A profile: one that is accepted says what it is at any time, and is read again as the same.
+pub fn profile(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(profile) = Profile::parse("fuzz.toml", text) else { return };
+    let times = profile.times();
+    assert!(times.len() <= 2 * data.len() + 2, "more changes than were written");
+    for time in times.into_iter().chain([Duration::ZERO, Duration::MAX]) {
+        for direction in [Direction::Forward, Direction::Backward] {
+            let _ = profile.state(direction, time);
+        }
+    }
+    let _ = (profile.rtt(), profile.is_symmetric(), profile.has_delay_stage());
+    assert!(Profile::parse("fuzz.toml", profile.text()).is_ok_and(|again| again.events().len() == profile.events().len()));
 }

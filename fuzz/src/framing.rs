@@ -2,7 +2,11 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
+#[cfg(fuzzing)]
+use bytes::Bytes;
 use bytes::BytesMut;
+#[cfg(fuzzing)]
+use peerlane::quic::fuzzing::Arriving;
 use peerlane_transport::{
     Closed, Connection, Inbound, PathStats, Session, SessionInfo,
     admission::{Agreed, Terms},
@@ -18,6 +22,46 @@ use tokio::{
 /// Virtual time after which a connection whose other side has hung up must be over. Longer than any limit of it.
 const HANG: Duration = Duration::from_secs(600);
 
+/// What QUIC carries beside lanes: datagrams and message streams, in any order. Each is a length, whether it's a datagram, and that
+/// many bytes. A copy of a message is delivered once, and what is kept of it stays small.
+#[cfg(fuzzing)]
+pub fn quic(data: &[u8]) {
+    let Ok(runtime) = Builder::new_current_thread().enable_time().start_paused(true).build() else { return };
+    runtime.block_on(async {
+        let (session, _connection, _) = session();
+        let arriving = Arriving::default();
+        let mut rest = data;
+        while let Some((&head, bytes)) = rest.split_first() {
+            let (one, more) = bytes.split_at(usize::from(head & 63).min(bytes.len()));
+            rest = more;
+            if head & 64 == 0 {
+                if !arriving.datagram(&session, &Bytes::copy_from_slice(one)) {
+                    assert!(session.closed().is_some(), "an end without a reason");
+                    return;
+                }
+            } else {
+                arriving.stream(one.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+            }
+        }
+    });
+}
+
+/// A session that nothing carries.
+fn session() -> (Arc<Session>, Connection, Terms) {
+    let Ok(terms) = Terms::new("fuzz") else { unreachable!("four letters are a name") };
+    let info = SessionInfo {
+        transport: "fuzz",
+        dialed: false,
+        remote: Remote::anonymous((Ipv4Addr::LOCALHOST, 1).into()),
+        local_addr: String::new(),
+        remote_addr: String::new(),
+        exporter: [0; 32],
+        path: Box::new(PathStats::unknown),
+    };
+    let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+    (session, connection, terms)
+}
+
 /// The other side sends these bytes behind its hello and hangs up. The connection ends and says why; what it delivered
 /// before keeps to its classes. The first byte's lowest bit decides whether anybody reads the messages, the next one
 /// whether the second half of the bytes comes on a further byte stream, which has joined.
@@ -31,18 +75,8 @@ pub fn framing(data: &[u8]) {
 }
 
 async fn one(data: &[u8], reading: bool, apart: bool) -> Closed {
-    let Ok(terms) = Terms::new("fuzz") else { unreachable!("four letters are a name") };
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
-    let info = SessionInfo {
-        transport: "fuzz",
-        dialed: false,
-        remote: Remote::anonymous((Ipv4Addr::LOCALHOST, 1).into()),
-        local_addr: String::new(),
-        remote_addr: String::new(),
-        exporter: [0; 32],
-        path: Box::new(PathStats::unknown),
-    };
-    let (session, connection) = Session::start(info, Agreed::same(&terms), terms.classes.clone(), terms.limits.clone());
+    let (session, connection, terms) = session();
     let (joining, carriers) = framing::carriers(vec![1, 0, 1, 0, 1]);
     let driver = tokio::spawn(framing::drive_all(ours, Arc::clone(&session), BytesMut::new(), carriers));
     let (data, mut further) = match joining.take(1).filter(|_| apart) {

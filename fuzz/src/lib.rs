@@ -6,10 +6,14 @@ mod convex;
 mod files;
 mod framing;
 mod messages;
+mod stateful;
 mod wire;
 
 pub use convex::{convex_form, convex_frame, convex_message};
-pub use files::{key_file, lists};
+pub use files::{key_file, lists, profile};
 pub use framing::framing;
+#[cfg(fuzzing)]
+pub use framing::quic;
 pub use messages::{cell, message};
+pub use stateful::stateful;
 pub use wire::{address, control, hello, record};

@@ -10,7 +10,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use peerlane_transport::{
@@ -192,9 +192,13 @@ impl Gossip {
             loop {
                 if collecting.as_ref().is_none_or(JoinHandle::is_finished) && gossip.store.wants_collection() {
                     let store = gossip.store.clone();
-                    collecting = Some(tokio::task::spawn_blocking(move || match store.collect() {
-                        Ok(collected) => tracing::debug!(?collected, "cells of older roots were let go"),
-                        Err(error) => tracing::error!(%error, "a collection failed"),
+                    let surroundings = store.surroundings.clone();
+                    collecting = Some(tokio::spawn(async move {
+                        match surroundings.work(move || store.collect()).await {
+                            Some(Ok(collected)) => tracing::debug!(?collected, "cells of older roots were let go"),
+                            Some(Err(error)) => tracing::error!(%error, "a collection failed"),
+                            None => tracing::error!("a collection didn't come to its end"),
+                        }
                     }));
                 }
                 tokio::select! {
@@ -236,7 +240,7 @@ impl Gossip {
         }
         let delta = self.store.belief(told.base, Include::Own);
         let version = delta.version;
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let time = self.store.surroundings.wall_ms();
         let messages = match delta.messages(self.identity.signing_key(), time, MAX_BELIEF, self.store.profile()) {
             Ok(messages) => messages,
             Err(error) => return tracing::error!(%error, "a belief can't be made"),
@@ -355,7 +359,7 @@ impl Gossip {
             // Somebody else works on it already; the cells that came with this copy are theirs now.
             let Some(staging) = lock(&self.pen).take(&root) else { return };
             let (store, theirs) = (self.store.clone(), belief.root.clone());
-            let merging = tokio::task::spawn_blocking(move || {
+            let merging = self.store.surroundings.work(move || {
                 let mut staging = staging;
                 let merged = store.merge(&theirs, &staging, ROUND);
                 if let Ok(snapshot) = store.snapshot() {
@@ -364,7 +368,7 @@ impl Gossip {
                 (merged, staging)
             });
             // A merge that panicked, or never ran: its place isn't kept.
-            let Ok((merged, mut staging)) = merging.await else { return lock(&self.pen).done(&root) };
+            let Some((merged, mut staging)) = merging.await else { return lock(&self.pen).done(&root) };
             let (missing, adopted) = match merged {
                 Ok(merged) => {
                     self.note(&merged);

@@ -8,6 +8,7 @@
 //! * `limits`: its rows of the table of bounds.
 //! * `service`: what it answers to requests.
 //! * `form`: what a QUERY asks and its RESULT says.
+//! * `surroundings`: threads and the clock on the wall, or a simulation's.
 
 mod belief;
 mod collect;
@@ -20,6 +21,7 @@ mod operation;
 mod service;
 mod snapshot;
 mod store;
+mod surroundings;
 
 pub use belief::{Belief, BeliefDelta, BeliefError, MAX_BELIEF, MAX_PARTS};
 pub use collect::{BATCH, Collected, SLACK};
@@ -32,6 +34,7 @@ pub use operation::{Account, Edit, MAX_KEY, MAX_VALUE, Operation, OperationError
 pub use service::{MAX_DATA, STATUS_AGE, Service, Status, read_outcome};
 pub use snapshot::{Counts, Snapshot};
 pub use store::{FORMAT, Include, MAX_EQUIVOCATIONS, MAX_RECENT, Merged, Store, StoreError, StoreMergeError};
+pub use surroundings::Simulation;
 
 #[cfg(test)]
 mod tests;

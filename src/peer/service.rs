@@ -1,9 +1,6 @@
 //! What the reference peer answers: STATUS, PING, QUERY, TRANSACT and MISSING_DATA. It knows the store and no network.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use peerlane_transport::identity::PeerId;
@@ -129,7 +126,10 @@ impl Service {
         };
         Some(match payload {
             Payload::Status { id } => self.status(id).await,
-            Payload::Ping { id } => Message::result(id, Ref::Embedded(Arc::new(Cell::Integer(clock_ms())))),
+            Payload::Ping { id } => Message::result(
+                id,
+                Ref::Embedded(Arc::new(Cell::Integer(i64::try_from(self.store.surroundings.wall_ms()).unwrap_or(i64::MAX)))),
+            ),
             Payload::Query { id, form } => match Query::read(&form, &message.cells(), &profile) {
                 Ok(query) => {
                     self.blocking(&self.desks.query, id, move |store| Ok(query.answer(&store.snapshot()?)?.message(id, store.profile())?))
@@ -193,19 +193,19 @@ impl Service {
         let store = self.store.clone();
         // Never closed.
         let place = desk.clone().acquire_owned().await;
-        let working = tokio::task::spawn_blocking(move || {
+        let working = self.store.surroundings.work(move || {
             let answer = work(&store);
             drop(place);
             answer
         });
         match working.await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) => {
+            Some(Ok(answer)) => answer,
+            Some(Err(error)) => {
                 tracing::error!(%error, "the store failed");
                 // Nothing of our disk to a client.
                 Message::error(id, &ErrorCode::State, "the peer's store failed; its log says more")
             }
-            Err(_) => Message::error(id, &ErrorCode::State, "the peer is shutting down"),
+            None => Message::error(id, &ErrorCode::State, "the peer is shutting down"),
         }
     }
 }
@@ -215,11 +215,6 @@ fn code_of(error: &FormError) -> ErrorCode {
         FormError::Tree(TreeError::Missing(_)) => ErrorCode::Missing,
         _ => ErrorCode::Argument,
     }
-}
-
-/// This peer's clock, milliseconds since 1970: the value of the RESULT to PING.
-fn clock_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Applies operations. The RESULT's value is their number, or a text about the first that failed. A request with a

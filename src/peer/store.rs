@@ -37,6 +37,7 @@ use super::collect::{Growth, Since};
 use super::lattice::{self, Appended, Change, Equivocation, MergeError, Step, WrongSequence};
 use super::operation::{Account, Verified};
 use super::snapshot::Snapshot;
+use super::surroundings::{Simulation, Surroundings};
 use crate::cell::{
     Cell, CellSink as _, CellSource, HashKind, Index, MAX_EMBEDDED, MemoryCells, Profile, Ref, TreeError, ValueId, decode, encode,
     encode_ref_into,
@@ -181,6 +182,7 @@ pub struct Store {
     pub(super) collecting: Mutex<()>,
     /// No collection any more: the process is to end.
     pub(super) ending: AtomicBool,
+    pub(super) surroundings: Surroundings,
 }
 
 /// What's known without asking the database.
@@ -265,7 +267,27 @@ impl Store {
     /// A store on a backend of redb's, which a test makes fail.
     #[cfg(test)]
     pub(super) fn on(backend: impl redb::StorageBackend, network: &str, profile: Profile) -> Result<Self, StoreError> {
-        let database = Database::builder().create_with_backend(backend);
+        Self::on_backend(backend, network, profile)
+    }
+
+    /// A store on a backend of redb's, whose peer has a simulation's disk and clock: nothing of it depends on threads or on the
+    /// time of day, so the same seed gives the same run.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for what's about directories.
+    pub fn simulated(
+        backend: impl redb::StorageBackend,
+        network: &str,
+        profile: Profile,
+        simulation: Simulation,
+    ) -> Result<Self, StoreError> {
+        let mut store = Self::on_backend(backend, network, profile)?;
+        store.surroundings = Surroundings(Some(simulation));
+        Ok(store)
+    }
+
+    fn on_backend(backend: impl redb::StorageBackend, network: &str, profile: Profile) -> Result<Self, StoreError> {
+        let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend);
         let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
         Self::start(database, Path::new("backend"), network, profile)
     }
@@ -319,6 +341,7 @@ impl Store {
             state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0, growth: Growth::UNKNOWN, since: None }),
             collecting: Mutex::default(),
             ending: AtomicBool::new(false),
+            surroundings: Surroundings::default(),
         })
     }
 

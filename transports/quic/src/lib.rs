@@ -28,6 +28,8 @@ mod congestion;
 mod copies;
 mod driver;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lanes;
 mod messages;
 mod raw;

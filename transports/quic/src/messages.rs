@@ -127,8 +127,12 @@ impl Receiving {
             Err(quinn::ReadToEndError::Read(quinn::ReadError::ConnectionLost(error))) => return Err(closed(&error)),
             Err(error) => return Err(session.violation(CloseCode::Protocol, format!("a message stream was cut off: {error}"))),
         };
-        let news = self.arrivals().stream(number);
-        if news { session.on_message(class, message.into()).await } else { session.on_copied_message(class, message.len()) }
+        if self.is_news(number) { session.on_message(class, message.into()).await } else { session.on_copied_message(class, message.len()) }
+    }
+
+    /// A message stream has come whole. Whether no copy of it has come before.
+    pub(crate) fn is_news(&self, number: u64) -> bool {
+        self.arrivals().stream(number)
     }
 
     /// Takes a datagram: a message of a `Datagram` class, or a copy.

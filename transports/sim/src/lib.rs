@@ -48,6 +48,7 @@
 mod connection;
 mod link;
 mod network;
+mod raw;
 mod receiver;
 mod trace;
 mod transport;
@@ -55,6 +56,7 @@ mod wire;
 mod world;
 
 pub use link::Link;
+pub use raw::RawConnection;
 pub use trace::TraceHash;
 pub use transport::{SimListener, SimTransport, SimUpgrade};
 pub use world::World;

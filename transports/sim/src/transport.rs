@@ -5,6 +5,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc};
 use peerlane_transport::{
     CloseCode, Closed, ConnectError, Connection, ListenError, Listener, Transport, Upgrade,
     admission::{Lists, Terms},
+    hello,
     identity::{Admission, Host, IdentityError, PeerAddr, PeerId},
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -12,6 +13,7 @@ use tokio::{sync::mpsc, time::timeout};
 use crate::{
     connection::{Meeting, SimStream},
     network::Network,
+    raw::RawConnection,
 };
 
 /// One peer's way into a [`World`](crate::World). Cheap to clone.
@@ -47,6 +49,23 @@ impl SimTransport {
     /// Whose it is.
     pub fn peer_id(&self) -> PeerId {
         self.peer
+    }
+
+    /// Dials, exchanges hellos, and gives the connection to a caller who keeps to no rule: see [`RawConnection`].
+    ///
+    /// # Errors
+    /// As [`dial`](Transport::dial), but for identities, which aren't looked at.
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, the connection is hung up.
+    pub async fn dial_raw(&self, address: SocketAddr) -> Result<RawConnection, ConnectError> {
+        let refused = || ConnectError::Unreachable { addr: address.to_string(), source: io::ErrorKind::ConnectionRefused.into() };
+        let dialed = self.network.dial(self.peer, &self.terms.classes, address).ok_or_else(refused)?;
+        let mut stream = SimStream::new(self.network.clone(), dialed.end, dialed.receiver.clone());
+        let limit = self.terms.limits.handshake_timeout;
+        let met = timeout(limit, hello::exchange(&mut stream, &self.terms, Ok(()))).await;
+        met.map_err(|_| ConnectError::Timeout { what: "the handshake", limit })??;
+        Ok(RawConnection::new(stream, self.network.clone(), dialed.end, &dialed.receiver, dialed.peer))
     }
 
     /// As the real transports judge after their handshake: the key expected, the lists, and not our own.
