@@ -45,6 +45,10 @@ pub struct NodeConfig {
     pub backoff_refused: Duration,
     /// A connection that lived so long starts the delays anew.
     pub stable_after: Duration,
+    /// A connection that has owed a life sign for so long has the other transports dialed beside it, by the side that dialed: where UDP
+    /// goes dark, TCP may not. After a request, a life sign is asked for within
+    /// [`ping_interval`](peerlane_transport::limits::Limits::ping_interval).
+    pub dark_after: Duration,
     /// While two connections to a peer exist, each must answer a life sign within this.
     pub probe_timeout: Duration,
     /// A connection that is to give way to a better one waits so long for its streamed messages, then ends without them.
@@ -81,7 +85,8 @@ impl Default for NodeConfig {
             backoff_max: Duration::from_secs(60),
             backoff_refused: Duration::from_secs(300),
             stable_after: Duration::from_secs(10),
-            probe_timeout: Duration::from_secs(3),
+            dark_after: Duration::from_millis(500),
+            probe_timeout: Duration::from_secs(2),
             move_timeout: Duration::from_secs(60),
             reply_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),

@@ -333,13 +333,22 @@ impl<'a, P: Protocol> Keeper<'a, P> {
     async fn watch(&mut self, peer: &Peer<P::Message>) -> Duration {
         let since = Instant::now();
         let mut upgrade = self.node.config.upgrade_after;
+        let mut look_at = since;
         loop {
             tokio::select! {
                 biased;
                 () = peer.until(|_| false) => break,
+                rank = self.dark(peer, look_at) => {
+                    let others = (0..self.node.transports.len()).filter(|other| *other != rank).collect();
+                    self.over(others).await;
+                    look_at = Instant::now() + self.node.config.probe_timeout;
+                }
                 () = sleep(upgrade) => {
                     let better = match peer.current() {
-                        Some(link) if link.rank > 0 && !peer.is_crowded() => self.move_up(link.rank).await,
+                        // Those that are better than the one in use.
+                        Some(link) if link.rank > 0 && !peer.is_crowded() => {
+                            self.over((0..link.rank.min(self.node.transports.len())).collect()).await
+                        }
                         _ => continue,
                     };
                     upgrade = match better {
@@ -358,11 +367,28 @@ impl<'a, P: Protocol> Keeper<'a, P> {
         }
     }
 
-    /// Tries the transports that are better than the one in use. The peer decides with us which connection stays.
-    async fn move_up(&self, rank: usize) -> bool {
+    /// Waits until the only connection has owed a life sign for too long, though other transports could be tried: the place of its own.
+    async fn dark(&self, peer: &Peer<P::Message>, look_at: Instant) -> usize {
+        let limit = self.node.config.dark_after.max(Duration::from_millis(1));
+        if self.node.transports.len() < 2 {
+            std::future::pending().await
+        }
+        sleep_until(look_at).await;
+        loop {
+            let link = peer.current().filter(|_| !peer.is_crowded());
+            let owed = link.as_ref().and_then(|link| link.connection.unanswered()).unwrap_or_default();
+            match link {
+                Some(link) if owed >= limit => return link.rank,
+                // It can't be owed for so long before this.
+                _ => sleep(limit.saturating_sub(owed)).await,
+            }
+        }
+    }
+
+    /// Tries the transports of these ranks. The peer decides with us which connection stays.
+    async fn over(&self, ranks: Vec<usize>) -> bool {
         let Some(Route { addrs, dialing, .. }) = self.node.known.get(&self.id) else { return false };
         let _one_at_a_time = dialing.lock().await;
-        let ranks: Vec<usize> = (0..rank.min(self.node.transports.len())).collect();
         match race(self.node, &addrs, &ranks, None).await {
             Ok(connection) => attach(self.node, connection, true).is_ok(),
             Err(_) => false,

@@ -192,7 +192,9 @@ impl<M> Peer<M> {
             }
             state.fifo = best.as_ref().map(|link| link.number);
         }
-        match best {
+        // Who asked by it reads it, whatever has become of the others.
+        let asked = state.seats.iter().find(|seat| Some(seat.link.number) == origin && seat.retiring.is_none() && order != Order::Fifo);
+        match asked.map(|seat| seat.link.clone()).or(best) {
             Some(link) => Route::To(link),
             None => {
                 let origin = state.seats.iter().find(|seat| !seat.draining && Some(seat.link.number) == origin);
