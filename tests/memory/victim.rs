@@ -152,7 +152,19 @@ impl Victim {
         panic!("connections stay");
     }
 
-    /// What it holds when half a second has freed no more: the last tasks of a connection end after it.
+    /// What it holds when it's down to this, or doesn't come down to it for a while: the last tasks of a connection end after it.
+    pub async fn back_to(&mut self, enough: i64) -> i64 {
+        for _ in 0..200 {
+            let heap = self.heap();
+            if heap <= enough {
+                return heap;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.heap()
+    }
+
+    /// What it holds when half a second has freed no more.
     pub async fn rested(&mut self) -> i64 {
         let (mut least, mut still) = (i64::MAX, 0);
         while still < 5 {

@@ -341,7 +341,7 @@ async fn nothing_is_delivered_twice_or_out_of_order_with_copies() {
         let [here, there] = [&a, &b].map(|side| side.connection.stats());
         for stats in [here, there] {
             let (sent, first) = (stats.copies_sent, stats.copies_first);
-            assert!(sent > 30 && (lanes <= copies || first > 30), "{sent} sent, {first} came first: it isn't tried");
+            assert!(sent > 20 && (lanes <= copies || first > 20), "{sent} sent, {first} came first: it isn't tried");
         }
         let (drained, other) = bounded(async {
             tokio::join!(a.connection.drain(), async {
