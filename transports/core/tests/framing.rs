@@ -212,7 +212,7 @@ async fn the_latest_replaces_a_queued_one_of_its_key() {
 async fn drain_delivers_what_is_queued_and_says_done() {
     let (a, b) = pair();
     for i in 0..30 {
-        a.send(DATA, pattern(60_000 + i * 1000, 1)).await.unwrap();
+        a.send(DATA, pattern(30_000 + i * 1000, 1)).await.unwrap();
     }
     let other = async {
         b.remote_draining().await;
