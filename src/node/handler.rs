@@ -29,7 +29,8 @@ pub trait Handler<P: Protocol>: Send + Sync + 'static {
     ///
     /// # Cancel safety
     /// The future is dropped when the node closes before it's done, when the peer takes its request back
-    /// ([`Protocol::cancel`]), and while it waits for a peer if too many do and its peer has the most of them. What must be completed once it's begun belongs in a task of its own.
+    /// ([`Protocol::cancel`]), and while it waits for a peer if too many do and its peer has the most of them. What must be
+    /// completed once it's begun belongs in a task of its own.
     fn handle(&self, context: Context<P>, message: P::Message) -> impl Future<Output = ()> + Send;
 
     /// Handles a streamed message: its head, if it has one, and the body as it arrives. It holds a worker of its class as
