@@ -121,6 +121,8 @@ pub(super) struct Crew {
     workers: usize,
     /// Handlers that wait for a peer at once.
     most_away: usize,
+    /// Whether there may be too many workers: mostly there aren't, and then no message takes the lock.
+    crowded: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -134,7 +136,8 @@ impl std::fmt::Debug for Crew {
 impl Crew {
     /// `workers` that its owner starts, and their places when they wait for peers, `most_away` at most.
     pub(super) fn new(workers: usize, most_away: usize) -> Arc<Self> {
-        Arc::new(Self { workers, most_away, state: Mutex::new(State { live: workers, away: Vec::new() }) })
+        let state = Mutex::new(State { live: workers, away: Vec::new() });
+        Arc::new(Self { workers, most_away, crowded: AtomicBool::new(false), state })
     }
 
     /// A handler waits for its peer. `true`: one more worker is to be started.
@@ -156,14 +159,20 @@ impl Crew {
 
     /// It waits no longer, or was given up.
     fn come_back(&self, place: &Arc<Place>) {
-        self.state.lock().away.retain(|away| !Arc::ptr_eq(away, place));
+        let mut state = self.state.lock();
+        state.away.retain(|away| !Arc::ptr_eq(away, place));
+        self.crowded.store(state.live - state.away.len() > self.workers, Ordering::Relaxed);
     }
 
     /// A worker is done with a message. `false`: there are enough without it, and it's counted out.
     pub(super) fn stays(&self) -> bool {
+        if !self.crowded.load(Ordering::Relaxed) {
+            return true;
+        }
         let mut state = self.state.lock();
         let stays = state.live - state.away.len() <= self.workers;
         state.live -= usize::from(!stays);
+        self.crowded.store(state.live - state.away.len() > self.workers, Ordering::Relaxed);
         stays
     }
 }

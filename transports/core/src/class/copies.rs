@@ -187,6 +187,8 @@ mod tests {
         assert!((63_000..=64_000).contains(&spend(0, None)), "{}", spend(0, None));
         assert!((290_000..=300_000).contains(&spend(6_000_000, None)), "{}", spend(6_000_000, None));
         assert!((9_000..=10_000).contains(&spend(0, Some(10_000))), "{}", spend(0, Some(10_000)));
+        let mut fresh = CopyBudget::new(start);
+        assert!(fresh.take(start, CopyBudget::BURST as usize, None) && !fresh.take(start, 1, None), "a burst is bounded");
     }
 
     #[tokio::test(start_paused = true)]
