@@ -6,8 +6,11 @@
 //! acknowledged until it holds half of the path's content: a policy for one rival. Growing with each ACK rather than
 //! once per round keeps bursts out of a queue that is full; what we lose to it is about what we grow by.
 //!
-//! CUBIC yields to that, since it loses too. BBR's first version doesn't: it takes no loss for a sign, and sends packet by
-//! packet where we send two for each ACK, of which a full queue takes one.
+//! CUBIC yields to that, since it loses too. BBR's first version doesn't: it takes no loss for a sign, and replaces each packet the moment
+//! a place in the queue is free; what comes in addition finds a place one time in seven.
+//!
+//! In a shallow queue a rival shows as loss, not as delay. So much loss may be the path's own too; then half the window has half the rate,
+//! and the whole is taken again.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +23,12 @@ const ROUNDS: u32 = 8;
 const QUEUE: f64 = 0.2;
 const TARGETS: f64 = 4.0;
 const OURS: f64 = 3.0;
+/// The same by loss, of each of so many rounds.
+const OVERRUN: f64 = 0.1;
+/// Half the window has at most this many times half the rate: the loss is the path's, and counts as nothing for so long.
+const HALF: f64 = 0.5;
+const PROPORTIONAL: f64 = 1.3;
+const LOSSY: Duration = Duration::from_secs(30);
 /// Our part of the path's content.
 const SHARE: f64 = 0.5;
 /// Growth per byte acknowledged: after a loss, what it's multiplied by in each round without one, and at most, as at first.
@@ -59,6 +68,20 @@ pub(super) struct Company {
     lost: Instant,
     /// The last round that showed a rival.
     seen: Instant,
+    /// Loss alone shows it.
+    overrun: Option<Overrun>,
+    /// The path loses as much whatever we send.
+    lossy_until: Instant,
+}
+
+/// How it was before we gave way.
+#[derive(Debug, Clone, Copy)]
+struct Overrun {
+    window: f64,
+    rate: f64,
+    halved: bool,
+    /// Less in flight had less loss.
+    ours: bool,
 }
 
 impl Company {
@@ -74,6 +97,8 @@ impl Company {
             flown: [f64::INFINITY, 0.0],
             lost: now,
             seen: now,
+            overrun: None,
+            lossy_until: now,
         }
     }
 }
@@ -88,7 +113,9 @@ impl Model {
         let path = &self.path;
         let capacity = path.width();
         let ours = OURS * path.target() * (capacity / path.rate).sqrt() + 4.0 * path.roughness.get();
-        let crowded = round.queue > self.crowd_queue().min(ours) && path.rate < SHORT * capacity;
+        let queued = round.queue > self.crowd_queue().min(ours);
+        let overrun = round.loss() > OVERRUN && round.end >= self.company.lossy_until;
+        let crowded = (queued || overrun) && path.rate < SHORT * capacity;
         self.company.crowded = if crowded { self.company.crowded + 1 } else { 0 };
         if !self.config.company || self.company.crowded < ROUNDS {
             return false;
@@ -98,7 +125,15 @@ impl Model {
         self.path.next_base = round.rtt;
         let soon = !after(round.end, self.company.left, SOON);
         let stay = if soon { (self.company.stay * 2).min(STAY_MOST) } else { STAY };
-        self.company = Company { stay, until: round.end + stay, left: self.company.left, ..Company::new(round.end) };
+        let before = Overrun { window: self.window, rate: self.path.rate, halved: false, ours: false };
+        self.company = Company {
+            stay,
+            until: round.end + stay,
+            left: self.company.left,
+            lossy_until: self.company.lossy_until,
+            overrun: (!queued).then_some(before),
+            ..Company::new(round.end)
+        };
         self.company.part = SHARE * capacity * round.rtt;
         true
     }
@@ -110,8 +145,14 @@ impl Model {
         if round.lost == 0 {
             self.company.growth = (SURER * self.company.growth).min(EAGER);
         }
-        if self.path.rate < ALONE * capacity && round.queue > self.crowd_queue() / 2.0 {
+        let crowded = round.queue > self.crowd_queue() / 2.0 || self.company.overrun.is_some() && round.lost > 0;
+        if self.path.rate < ALONE * capacity && crowded {
             self.company.seen = round.end;
+        }
+        if self.path_loses() {
+            self.company.lossy_until = round.end + LOSSY;
+            self.leave_company(round);
+            return;
         }
         let gone = after(round.end, self.company.seen, GONE);
         let quiet = after(round.end, self.company.lost, QUIET);
@@ -119,13 +160,44 @@ impl Model {
             if quiet {
                 self.path.renew_base(round);
             }
-            self.phase = Phase::Steady;
-            self.company.left = round.end;
-            self.dip.postpone();
+            self.leave_company(round);
         }
     }
 
+    fn leave_company(&mut self, round: &Round) {
+        self.phase = Phase::Steady;
+        self.company.left = round.end;
+        self.dip.postpone();
+    }
+
+    /// Whether loss that looked like a rival's has shown to be the path's: the window from before is taken again.
+    fn path_loses(&mut self) -> bool {
+        let Some(before) = self.company.overrun.as_mut().filter(|before| !before.ours) else { return false };
+        if !before.halved {
+            before.halved = self.window < HALF * before.window;
+            self.path.forget_rounds();
+            return false;
+        }
+        if !self.path.averaged() {
+            return false;
+        }
+        let lossy = self.path.rate / before.rate < PROPORTIONAL * self.window / before.window;
+        if lossy {
+            self.window = before.window;
+        }
+        before.ours = !lossy;
+        lossy
+    }
+
+    /// Half the window is tried: it stays as it is.
+    fn tries_half(&self) -> bool {
+        self.company.overrun.is_some_and(|before| before.halved && !before.ours)
+    }
+
     pub(super) fn company_on_ack(&mut self, bytes: u64) {
+        if self.tries_half() {
+            return;
+        }
         let change = if self.window < self.company.part { self.company.growth } else { -GIVE_BACK };
         self.window += change * bytes as f64;
         self.company.acked += bytes;
@@ -140,6 +212,9 @@ impl Model {
     }
 
     pub(super) fn company_on_lost(&mut self, now: Instant, bytes: u64) {
+        if self.tries_half() {
+            return;
+        }
         self.window = (self.window - bytes as f64).max(self.least() as f64);
         (self.company.growth, self.company.lost) = (PATIENT, now);
     }

@@ -61,6 +61,25 @@ impl Fluid {
         }
     }
 
+    /// One round trip without a queue, in which so many bytes come through, at most, and this share of them.
+    fn shallow_round(&mut self, most: f64, kept: f64) -> u64 {
+        let window = self.model.window();
+        let through = (kept * window as f64).min(most) as u64;
+        let pairs = (through / (2 * u64::from(MTU))).max(1);
+        let sent = self.now;
+        for i in 1..=pairs {
+            let now = sent + Duration::from_secs_f64(self.base * (1.0 + i as f64 / pairs as f64));
+            self.model.on_ack(now, now.checked_sub(Duration::from_secs_f64(self.base)).unwrap(), 2 * u64::from(MTU));
+            self.model.on_acks_end(now, window);
+        }
+        self.now = sent + Duration::from_secs_f64(self.base);
+        let lost = window.saturating_sub(2 * u64::from(MTU) * pairs);
+        if lost > 0 {
+            self.model.on_lost(self.now, lost, false);
+        }
+        lost
+    }
+
     /// One round trip in which the application sends a burst of so many packets, which the path's rate spreads.
     fn burst(&mut self, packets: u64) {
         let sent = self.now;
@@ -366,4 +385,27 @@ fn persistent_congestion_starts_over() {
     assert_eq!(path.model.window(), 12_000);
     assert!(matches!(path.model.phase, Phase::StartUp(_)));
     assert_eq!((path.model.path.capacity(), path.model.bottleneck()), (0.0, None));
+}
+
+#[test]
+fn loss_that_less_in_flight_ends_is_a_rivals_and_loss_that_stays_is_the_paths() {
+    let full = 250_000.0;
+    let after = |most: f64, kept: f64| {
+        let mut path = Fluid::new(DelayConfig::default(), 5e6, 0.05);
+        for _ in 0..60 {
+            path.round(0);
+        }
+        let (mut sent, mut lost) = (0, 0);
+        for _ in 0..600 {
+            sent += path.model.window();
+            lost += path.shallow_round(most, kept);
+        }
+        (sent as f64 / 600.0 / full, lost as f64 / sent as f64)
+    };
+    // Somebody leaves a fifth of a path without a queue.
+    let (sent, lost) = after(0.2 * full, 1.0);
+    assert!(lost < 0.2, "{lost} of {sent} of the path lost");
+    // A third is lost of whatever is sent.
+    let (sent, _) = after(full, 0.67);
+    assert!(sent > 0.7, "{sent} of the path");
 }
