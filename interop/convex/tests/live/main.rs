@@ -2,6 +2,9 @@
 //! them these tests say SKIPPED and do nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod belief;
+mod load;
+
 use std::{process::Stdio, time::Duration};
 
 use bytes::Bytes;
@@ -37,8 +40,12 @@ struct Java {
 
 /// Seed 00..01, as `Peers.java` has it.
 fn key() -> SigningKey {
+    peer_key(1)
+}
+
+fn peer_key(number: u8) -> SigningKey {
     let mut seed = [0; 32];
-    seed[31] = 1;
+    seed[31] = number;
     SigningKey::from_bytes(&seed)
 }
 
@@ -47,12 +54,18 @@ fn other_key() -> SigningKey {
 }
 
 async fn java() -> Option<Java> {
+    start(&["0"]).await
+}
+
+/// The first peer that runs of those that `Peers.java` is told of.
+async fn start(peers: &[&str]) -> Option<Java> {
     let (Ok(java), Ok(classpath)) = (std::env::var("CONVEX_JAVA"), std::env::var("CONVEX_CLASSPATH")) else {
         println!("SKIPPED: CONVEX_JAVA and CONVEX_CLASSPATH aren't set; interop/live/convex/run sets them");
         return None;
     };
     let mut child = Command::new(java)
-        .args(["-Xmx600m", "-cp", &classpath, "Peers", "0"])
+        .args(["-Xmx600m", "-cp", &classpath, "Peers"])
+        .args(peers)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -245,6 +258,18 @@ async fn status_queries_and_their_errors() {
     }
     let nobody = client.query(form::read("1").unwrap(), Some(999_999)).await.unwrap();
     assert_eq!(nobody.error, Some(ErrorCode::Nobody));
+    // A STATUS behind long queries is answered before them.
+    let mut stream = java.raw().await;
+    let long = form::read("(loop [] (recur))").unwrap();
+    let mut bytes: Vec<u8> = (1..=10).flat_map(|id| Message::query(id, long.clone(), Some(USER)).unwrap().frame()).collect();
+    bytes.extend(Message::status(11).frame());
+    stream.write_all(&bytes).await.unwrap();
+    let (mut frames, mut ids) = (Frames::new(1 << 20), Vec::new());
+    while ids.len() < 11 {
+        ids.push(next(&mut stream, &mut frames).await.unwrap().id().unwrap());
+    }
+    assert!(ids.iter().position(|id| *id == 11) < Some(10), "{ids:?}");
+    println!("the order of the answers to queries 1 to 10 and STATUS 11: {ids:?}");
     // Answers come in any order, each to its own request.
     let asked = (0..2000i64).map(|i| {
         let client = client.clone();
@@ -305,6 +330,9 @@ async fn transactions_and_what_is_refused() {
     assert_eq!(wrong.error, Some(ErrorCode::Signature));
     let nobody = Transaction::Invoke { origin: 999_999, sequence: 1, command: form::read("1").unwrap() };
     assert_eq!(took(nobody).await.error, Some(ErrorCode::Nobody));
+    // The core library's account has no key.
+    let actor = Transaction::Invoke { origin: 8, sequence: 1, command: form::read("1").unwrap() };
+    assert_eq!(took(actor).await.error, Some(ErrorCode::State));
     let future = took(invoke(sequence + 5, "1")).await;
     assert_eq!(future.error, Some(ErrorCode::Sequence), "it came into a block and failed there");
     assert_eq!(future.info.get("source").map(|source| source.cell), Some(form::read(":CVM").unwrap().cell));
@@ -331,7 +359,15 @@ async fn transactions_and_what_is_refused() {
     }
     sequence += 1;
     assert_eq!(took(invoke(sequence, "(+ 2 2)")).await.ok().unwrap().cell, Cell::Integer(4));
-    println!("refused: SEQUENCE (peer, CVM), SIGNATURE (key, bytes), NOBODY, FORMAT{}", if newer { ", MISSING" } else { "" });
+    println!("refused: SEQUENCE (peer, CVM), SIGNATURE (key, bytes), NOBODY, STATE, FORMAT{}", if newer { ", MISSING" } else { "" });
+}
+
+#[tokio::test]
+async fn a_peer_that_isnt_registered_takes_no_transaction() {
+    let Some(java) = start(&["-", "!0"]).await else { return };
+    let invoke = Transaction::Invoke { origin: USER, sequence: 1, command: form::read("1").unwrap() };
+    let answer = java.client(config()).await.transact(&invoke, &key()).await.unwrap();
+    assert_eq!(answer.error, Some(ErrorCode::State), "{answer:?}");
 }
 
 /// The code of a refusal; `None` for silence, which 0.8.0 prefers now and then.
