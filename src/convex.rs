@@ -102,7 +102,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use std::{sync::Arc, time::Duration};
 
-    use peerlane_convex::{ConvexAddr, ConvexTcp, ConvexTcpConfig, Payload, Value, form};
+    use peerlane_convex::{ConvexAddr, ConvexTcp, ConvexTcpConfig, Payload, Transaction, Value, form};
     use peerlane_tcp::{TcpConfig, TcpTransport};
     use peerlane_transport::{
         AnyTransport, Listener as _, Transport as _, Upgrade as _,
@@ -113,15 +113,19 @@ mod tests {
     use super::*;
     use crate::node::{Context, Handler, Node};
 
-    /// Answers each query with its own form.
+    /// Answers each query with its own form, STATUS with nil, data requests with what it has: nothing. Takes no transactions.
     struct Echo;
 
     impl Handler<Convex> for Echo {
         async fn handle(&self, context: Context<Convex>, message: Message) {
-            if let Ok(Payload::Query { id, form, .. }) = message.parse() {
-                let answer = Message::result(id, message.value(&form).unwrap_or_else(Value::nil)).unwrap();
-                let _ = context.reply(&answer).await;
-            }
+            let answer = match message.parse() {
+                Ok(Payload::Query { id, form, .. }) => Message::result(id, message.value(&form).unwrap_or_else(Value::nil)).unwrap(),
+                Ok(Payload::Status { id }) => Message::result(id, Value::nil()).unwrap(),
+                Ok(Payload::DataRequest { id, .. }) => Message::result(id, form::read("[nil]").unwrap()).unwrap(),
+                Ok(Payload::Transact { id, .. }) => Message::error(Some(id), &ErrorCode::Sequence, "Old sequence number"),
+                other => panic!("{other:?}"),
+            };
+            let _ = context.reply(&answer).await;
         }
     }
 
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_query_goes_through_the_same_call_as_among_our_own_peers() {
+    async fn requests_go_through_the_same_call_as_among_our_own_peers() {
         let (asking, answering) = (node(1, crate::node::Silent).await, node(2, Echo).await);
         let transport = ConvexTcp::new(terms(), ConvexTcpConfig::default()).unwrap();
         let mut listener = transport.listen(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -153,13 +157,60 @@ mod tests {
             let Ok(Payload::Result(outcome)) = answer.parse() else { panic!() };
             assert_eq!(form::print(&answer.value(&outcome.value).unwrap(), 1000), text);
         }
+        let key = ed25519_dalek::SigningKey::from_bytes(&[1; 32]);
+        let transfer = Transaction::Transfer { origin: 11, sequence: 1, target: 12, amount: 5 }.sign(&key).unwrap();
+        for (request, value, error) in [
+            (Message::status(0), "nil", None),
+            (Message::data_request(0, &[crate::cell::ValueId([1; 32])]).unwrap(), "[nil]", None),
+            (Message::transact(0, transfer).unwrap(), "\"Old sequence number\"", Some(cad015::ErrorCode::Sequence)),
+        ] {
+            let answer = asking.request(peer.clone(), request, Duration::from_secs(20)).await.unwrap();
+            let Ok(Payload::Result(outcome)) = answer.parse() else { panic!() };
+            assert_eq!(form::print(&answer.value(&outcome.value).unwrap(), 1000), value);
+            assert_eq!(outcome.error.as_ref().map(cad015::ErrorCode::from), error);
+        }
         asking.shutdown().await;
         answering.shutdown().await;
     }
 
     #[test]
+    fn under_load_requests_are_refused_and_nonsense_gets_format() {
+        let convex = Convex::default();
+        let query = Message::query(7, Value::nil(), None).unwrap();
+        for request in [Message::status(7), query.clone(), Message::data_request(7, &[]).unwrap()] {
+            let Payload::Result(outcome) = convex.overloaded(&request).unwrap().parse().unwrap() else { panic!() };
+            assert_eq!((outcome.id, outcome.error), (Some(7), Some(ErrorCode::Load)));
+        }
+        let belief = Bytes::from_static(&[0xd4, 1, 0x84, 0]);
+        assert_eq!(convex.overloaded(&Message::decode(&belief).unwrap()), None);
+        assert_eq!(convex.overflow(class_of(Kind::Belief)), Overflow::DropOldest);
+        let malformed = convex.decode(class_of(Kind::Query), Bytes::from_static(&[0xff])).unwrap_err();
+        let Payload::Result(outcome) = malformed.answer.unwrap().parse().unwrap() else { panic!() };
+        assert_eq!((outcome.id, outcome.error, malformed.close), (None, Some(ErrorCode::Format), false));
+        assert!(convex.decode(class_of(Kind::Query), query.encode()).is_ok());
+        assert!(convex.decode(class_of(Kind::Query), belief).unwrap_err().close, "a flood of beliefs takes no query's place");
+    }
+
+    #[test]
     fn codes_map_both_ways() {
-        for name in ["LOAD", "SEQUENCE", "SIGNATURE", "FORMAT", "MISSING", "NOBODY", "TRUST", "ARGUMENT", "STATE", "FUNDS", "MINE"] {
+        for name in [
+            "LOAD",
+            "SEQUENCE",
+            "SIGNATURE",
+            "FORMAT",
+            "MISSING",
+            "NOBODY",
+            "TRUST",
+            "ARGUMENT",
+            "STATE",
+            "FUNDS",
+            "JUICE",
+            "UNDECLARED",
+            "CAST",
+            "CHILD",
+            "TIMEOUT",
+            "MINE",
+        ] {
             let code = ErrorCode::from_name(&crate::cell::Name::new(name).unwrap());
             let ours = cad015::ErrorCode::from(&code);
             assert_eq!((ours.to_string(), ErrorCode::from(&ours)), (name.into(), code));

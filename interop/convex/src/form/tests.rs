@@ -49,6 +49,20 @@ fn golden_forms() {
 }
 
 #[test]
+fn the_reference_peers_own_vectors() {
+    let lines = include_str!("vectors.txt").lines().filter(|line| !line.starts_with(';'));
+    let mut checked = 0;
+    for line in lines {
+        let [text, encoding, id] = line.split(" | ").collect::<Vec<_>>()[..] else { panic!("{line}") };
+        let value = read(text).unwrap();
+        assert_eq!((hex(text).as_str(), value.id().to_string().as_str()), (encoding, id), "{text}");
+        assert_eq!(read(&print(&value, 10_000)).unwrap(), value, "{text}");
+        checked += 1;
+    }
+    assert_eq!(checked, 70);
+}
+
+#[test]
 fn what_a_form_stands_for() {
     for (text, same) in [
         ("'x", "(quote x)"),

@@ -122,6 +122,13 @@ impl Link<'_> {
                     }
                 };
             }
+            // A local peer that reads nothing holds the writing up, and mustn't hold a lost connection.
+            closed = connection.closed() => {
+                return match timeout(LINGER, &mut writing).await {
+                    Ok(outward::Ended::Remote(code, what)) => End::Violation(code, what),
+                    _ => End::of(closed),
+                };
+            }
             () = connection.remote_draining() => End::Remote,
             () = signals.goodbye.cancelled() => End::Remote,
             () = signals.gone.cancelled() => {

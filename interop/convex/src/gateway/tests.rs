@@ -8,14 +8,18 @@ use peerlane_quic::{QuicConfig, QuicTransport};
 use peerlane_tcp::{TcpConfig, TcpTransport};
 use peerlane_transport::{
     AnyTransport,
-    admission::{Lists, LocalPeer},
+    admission::{Lists, LocalPeer, Terms},
     identity::{Identity, PeerAddr},
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{Body, ErrorCode, Frames, Message, Value, cell::ValueId, form, frame, limits::MAX_FRAME};
@@ -35,7 +39,10 @@ fn identity(seed: u8) -> Identity {
 }
 
 async fn gateway(seed: u8, over: Over, config: GatewayConfig) -> Gateway {
-    let terms = GatewayConfig::terms("test").unwrap();
+    gateway_under(GatewayConfig::terms("test").unwrap(), seed, over, config).await
+}
+
+async fn gateway_under(terms: Terms, seed: u8, over: Over, config: GatewayConfig) -> Gateway {
     let local = LocalPeer::new(&identity(seed), Arc::new(Lists::everybody()), terms).unwrap();
     let mut transports = Vec::new();
     if over != Over::Tcp {
@@ -524,4 +531,168 @@ async fn what_was_read_is_delivered_when_a_gateway_is_shut_down() {
         assert_eq!(b.next().await, None);
     });
     assert_eq!(a.next().await, None);
+}
+
+fn transact(id: i64) -> Bytes {
+    let head = Body::of(form::read(&format!("[:TX {id} 1]")).unwrap()).encode();
+    Bytes::from([&head[..], &[7; 150]].concat())
+}
+
+/// Sends requests without a pause, until the end.
+async fn ask(mut writer: OwnedWriteHalf, request: impl Fn(i64) -> Bytes) {
+    for id in 0.. {
+        if writer.write_all(&frame(&request(id))).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers each request, until the end.
+async fn answer(b: Peer) {
+    let (mut reader, mut writer) = b.stream.into_split();
+    let mut frames = b.frames;
+    while reader.read_buf(frames.buffer()).await.is_ok_and(|n| n > 0) {
+        while let Some(body) = frames.next_frame().unwrap() {
+            let result = Message::result(sort::Head::of(&body).id.unwrap(), Value::nil()).unwrap();
+            if writer.write_all(&result.frame()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Hands the IDs of answers on, until the end. None comes twice.
+async fn answers(mut reader: OwnedReadHalf, mut each: impl FnMut(usize)) {
+    let (mut frames, mut seen) = (Frames::new(MAX_FRAME), HashSet::new());
+    while reader.read_buf(frames.buffer()).await.is_ok_and(|n| n > 0) {
+        while let Some(body) = frames.next_frame().unwrap() {
+            let id = Message::decode(&body).unwrap().id().unwrap();
+            assert!(seen.insert(id), "{id} is answered twice");
+            each(seen.len());
+        }
+    }
+}
+
+/// Whoever waits for an answer gets it, or sees his connection end: nothing in between, wherever in a stream of requests a gateway ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_that_ends_in_a_stream_of_requests_leaves_none_waiting() {
+    for over in [Over::Quic, Over::Tcp] {
+        for round in 0..8usize {
+            let Pair { near, far, a, b, .. } = pair(over).await;
+            let (reader, writer) = a.stream.into_split();
+            let (now, ending) = tokio::sync::oneshot::channel();
+            let mut now = Some(now);
+            let tasks = [tokio::spawn(ask(writer, transact)), tokio::spawn(answer(b))];
+            let at = 50 + 173 * round;
+            let ended = async {
+                tokio::join!(
+                    answers(reader, |count| {
+                        if count == at {
+                            let _ = now.take().map(|now| now.send(()));
+                        }
+                    }),
+                    async {
+                        ending.await.unwrap();
+                        match round % 4 {
+                            0 => far.shutdown().await,
+                            1 => drop(far),
+                            2 => near.shutdown().await,
+                            _ => drop(near),
+                        }
+                    }
+                )
+            };
+            timeout(PATIENCE, ended).await.unwrap_or_else(|_| panic!("{over:?}, round {round}: it's neither answered nor closed"));
+            for task in tasks {
+                timeout(PATIENCE, task).await.expect("the other peer's connection ends too").unwrap();
+            }
+        }
+    }
+}
+
+/// Two peers whose gateways are joined by a path that ends in one of two ways.
+struct Joined {
+    near: Gateway,
+    far: Gateway,
+    a: Peer,
+    b: Peer,
+    /// From then on it takes nothing and brings nothing.
+    silence: CancellationToken,
+    /// Its ends are closed.
+    cut: CancellationToken,
+}
+
+async fn joined() -> Joined {
+    let terms = || {
+        let mut terms = GatewayConfig::terms("test").unwrap();
+        terms.limits.idle_timeout = Duration::from_secs(2);
+        terms.limits.ping_interval = Duration::from_millis(200);
+        terms
+    };
+    let (listener, path) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    let mut config = GatewayConfig::new(listener.local_addr().unwrap().to_string(), loopback);
+    config.peers = vec![GatewayPeer { addr: PeerAddr::new(identity(1).peer_id(), loopback), local: None }];
+    let far = gateway_under(terms(), 2, Over::Tcp, config).await;
+    let mut config = GatewayConfig::new("127.0.0.1:1", loopback);
+    config.peers = vec![GatewayPeer { addr: PeerAddr::new(identity(2).peer_id(), path.local_addr().unwrap()), local: Some(loopback) }];
+    let near = gateway_under(terms(), 1, Over::Tcp, config).await;
+    let (silence, cut) = (CancellationToken::new(), CancellationToken::new());
+    let (at, silent, ended) = (far.listening()[0].1, silence.clone(), cut.clone());
+    tokio::spawn(async move {
+        let mut here = path.accept().await.unwrap().0;
+        let mut there = TcpStream::connect(at).await.unwrap();
+        let carrying = silent.run_until_cancelled(tokio::io::copy_bidirectional(&mut here, &mut there));
+        if ended.run_until_cancelled(carrying).await.is_some() {
+            std::future::pending::<()>().await;
+        }
+    });
+    let (a, b) = tokio::join!(Peer::dial(near.locals()[0].1), listener.accept());
+    Joined { near, far, a, b: Peer::new(b.unwrap().0), silence, cut }
+}
+
+#[tokio::test]
+async fn a_path_that_falls_silent_closes_the_connections_of_those_who_wait() {
+    let Joined { near, far, mut a, mut b, silence, .. } = joined().await;
+    a.send(&transact(1)).await;
+    assert_eq!(b.next().await, Some(transact(1)));
+    silence.cancel();
+    b.send(&Message::result(1, Value::nil()).unwrap().encode()).await;
+    assert_eq!((a.next().await, b.next().await), (None, None));
+    until(|| near.stats().peers[0].lost == 1 && far.stats().peers[0].lost == 1).await;
+}
+
+#[tokio::test]
+async fn a_local_peer_that_reads_nothing_keeps_no_lost_connection() {
+    let Joined { near, far, a, mut b, silence: _silence, cut } = joined().await;
+    let mut number = 0;
+    while timeout(Duration::from_millis(500), b.send(&belief(number, 40_000))).await.is_ok() {
+        number += 1;
+    }
+    cut.cancel();
+    until(|| near.stats().peers[0].open == 0 && far.stats().peers[0].open == 0).await;
+    drop(a);
+}
+
+/// Requests as fast as the gateways take them, on one connection: their answers come meanwhile.
+#[tokio::test]
+async fn answers_come_while_requests_flood_in_on_the_same_connection() {
+    for over in [Over::Quic, Over::Tcp] {
+        let Pair { near: _near, far: _far, a, b, .. } = pair(over).await;
+        let (reader, writer) = a.stream.into_split();
+        let (enough, reached) = tokio::sync::oneshot::channel();
+        let mut enough = Some(enough);
+        let count = move |count| {
+            if count == 5000 {
+                let _ = enough.take().map(|enough| enough.send(()));
+            }
+        };
+        let all = async {
+            tokio::select! {
+                reached = reached => reached.unwrap(),
+                _ = async { tokio::join!(ask(writer, query), answer(b), answers(reader, count)) } => panic!("{over:?}: it ended"),
+            }
+        };
+        timeout(PATIENCE, all).await.expect("answers come");
+    }
 }

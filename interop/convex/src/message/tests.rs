@@ -67,6 +67,12 @@ fn answers_of_the_reference_peer() {
     assert_eq!(outcome.value.embedded().unwrap().as_string().unwrap(), "Trx overload");
 }
 
+/// `[:DATA cell...]` of so many cells, each a branch.
+fn data(cells: usize) -> Message {
+    let cells: String = (0..cells).map(|i| format!(" 0x{i:0400}")).collect();
+    Message::new(Body::of(form(&format!("[:DATA{cells}]"))))
+}
+
 #[test]
 fn each_kind_is_inferred_and_parsed() {
     let key = SigningKey::from_bytes(&[1; 32]);
@@ -86,6 +92,8 @@ fn each_kind_is_inferred_and_parsed() {
         (Message::goodbye(), Kind::Goodbye),
         (Message::new(Body::new(Cell::Signed(order.clone()))), Kind::Belief),
         (Message::decode(&bytes("d4018400")).unwrap(), Kind::Belief),
+        (data(2), Kind::Data),
+        (data(254), Kind::Data),
         (Message::new(Body::of(form("[:LV [:a] 5]"))), Kind::LatticeValue),
         (Message::new(Body::of(form("[:LV 1 [:a] 5]"))), Kind::LatticeValue),
         (Message::new(Body::of(form("[:LQ 1 [:a]]"))), Kind::LatticeQuery),
@@ -102,6 +110,8 @@ fn each_kind_is_inferred_and_parsed() {
         assert_eq!(numbered.body().branches.len(), message.body().branches.len(), "{kind}");
         assert_eq!(numbered.clone().with_id(1), if has_id { message } else { numbered }, "{kind}");
     }
+    assert!(matches!(data(254).parse(), Ok(Payload::Data { cells }) if cells.len() == 254));
+    assert!(matches!(data(255).parse(), Err(MessageError::Shape { .. })));
     let Payload::DataRequest { hashes, .. } = Message::data_request(9, &[ValueId([1; 32]), ValueId([2; 32])]).unwrap().parse().unwrap()
     else {
         panic!()

@@ -2,6 +2,9 @@
 //! them these tests say SKIPPED and do nothing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod belief;
+mod load;
+
 use std::{process::Stdio, time::Duration};
 
 use bytes::Bytes;
@@ -37,8 +40,12 @@ struct Java {
 
 /// Seed 00..01, as `Peers.java` has it.
 fn key() -> SigningKey {
+    peer_key(1)
+}
+
+fn peer_key(number: u8) -> SigningKey {
     let mut seed = [0; 32];
-    seed[31] = 1;
+    seed[31] = number;
     SigningKey::from_bytes(&seed)
 }
 
@@ -47,12 +54,18 @@ fn other_key() -> SigningKey {
 }
 
 async fn java() -> Option<Java> {
+    start(&["0"]).await
+}
+
+/// The first peer that runs of those that `Peers.java` is told of.
+async fn start(peers: &[&str]) -> Option<Java> {
     let (Ok(java), Ok(classpath)) = (std::env::var("CONVEX_JAVA"), std::env::var("CONVEX_CLASSPATH")) else {
         println!("SKIPPED: CONVEX_JAVA and CONVEX_CLASSPATH aren't set; interop/live/convex/run sets them");
         return None;
     };
     let mut child = Command::new(java)
-        .args(["-Xmx600m", "-cp", &classpath, "Peers", "0"])
+        .args(["-Xmx600m", "-cp", &classpath, "Peers"])
+        .args(peers)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -114,67 +127,8 @@ async fn next(stream: &mut TcpStream, frames: &mut Frames) -> Option<Message> {
     }
 }
 
-/// Forms whose encoding and value ID the peer is asked for, and ours compared.
-const FORMS: &[&str] = &[
-    "nil",
-    "true",
-    "false",
-    "0",
-    "-1",
-    "127",
-    "128",
-    "-128",
-    "-129",
-    "9223372036854775807",
-    "-9223372036854775808",
-    "9223372036854775808",
-    "-9223372036854775809",
-    "123456789012345678901234567890123456789012345678901234567890",
-    "-123456789012345678901234567890123456789012345678901234567890",
-    "1.5",
-    "-0.0",
-    "1e300",
-    "##NaN",
-    "##Inf",
-    "##-Inf",
-    "\\a",
-    "\\newline",
-    "\\u00e9",
-    "\"\"",
-    "\"Hello \\\" \\\\ \\n é\"",
-    "foo",
-    "foo.bar",
-    "*balance*",
-    ":foo",
-    ":a.b",
-    "#0",
-    "#13",
-    "#123456789012",
-    "0x",
-    "0xcafebabe",
-    "[]",
-    "[1 2 3]",
-    "[[[[]]]]",
-    "()",
-    "(+ 1 2)",
-    "(1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20)",
-    "[0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15]",
-    "[0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16]",
-    "[0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31]",
-    "{}",
-    "{:a 1 :b 2 :c 3}",
-    "{1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30}",
-    "{1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32}",
-    "{nil true \"k\" [1 {2 #{3}}] :z #12}",
-    "#{}",
-    "#{1 2 3}",
-    "#{1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39 40}",
-    "'x",
-    "`(a ~b ~@c)",
-    "#12/f",
-    "@convex.asset",
-    "^{:private true} x",
-];
+/// Form, encoding and value ID, a line each: the peer is asked for them again.
+const VECTORS: &str = include_str!("../../src/form/vectors.txt");
 
 #[tokio::test]
 async fn the_reference_peer_and_we_agree_on_cells() {
@@ -183,15 +137,16 @@ async fn the_reference_peer_and_we_agree_on_cells() {
     let count = |start: &str, step: &str| format!("(loop [i 0 v {start}] (if (< i 300) (recur (inc i) {step}) v))");
     let long = [count("[]", "(conj v i)"), count("{}", "(assoc v i (* i i))"), count("#{}", "(conj v i)"), count("()", "(cons i v)")];
     let mut checked = 0;
-    for text in FORMS {
+    for line in VECTORS.lines().filter(|line| !line.starts_with(';')) {
+        let [text, encoding, id] = line.split(" | ").collect::<Vec<_>>()[..] else { panic!("{line}") };
         let value = form::read(text).unwrap();
         let asked = format!("(let [x (quote {text})] [(encoding x) (hash (encoding x)) x])");
         let answer = query(&client, &asked).await.ok().unwrap_or_else(|error| panic!("{text}: {error}"));
         let items: Vec<Value> = answer.cell.as_short_vector().unwrap().iter().map(|item| answer.child(item).unwrap()).collect();
         let Cell::Blob(blob) = &items[0].cell else { panic!() };
         let theirs = items[0].reader().blob_bytes(blob, 1 << 20).unwrap();
-        assert_eq!(HEXLOWER.encode(&encode(&value.cell)), HEXLOWER.encode(&theirs), "{text}");
-        assert_eq!(items[1].cell.as_blob32().map(ValueId), Some(value.id()), "{text}");
+        assert_eq!(encoding, HEXLOWER.encode(&theirs), "{text}");
+        assert_eq!(items[1].cell.as_blob32().map(ValueId), Some(id.parse().unwrap()), "{text}");
         assert_eq!(items[2].cell, value.cell, "{text}");
         assert_eq!(form::read(&form::print(&items[2], 1 << 20)).unwrap().cell, value.cell, "{text}");
         checked += 1;
@@ -245,6 +200,18 @@ async fn status_queries_and_their_errors() {
     }
     let nobody = client.query(form::read("1").unwrap(), Some(999_999)).await.unwrap();
     assert_eq!(nobody.error, Some(ErrorCode::Nobody));
+    // A STATUS behind long queries is answered before them.
+    let mut stream = java.raw().await;
+    let long = form::read("(loop [] (recur))").unwrap();
+    let mut bytes: Vec<u8> = (1..=10).flat_map(|id| Message::query(id, long.clone(), Some(USER)).unwrap().frame()).collect();
+    bytes.extend(Message::status(11).frame());
+    stream.write_all(&bytes).await.unwrap();
+    let (mut frames, mut ids) = (Frames::new(1 << 20), Vec::new());
+    while ids.len() < 11 {
+        ids.push(next(&mut stream, &mut frames).await.unwrap().id().unwrap());
+    }
+    assert!(ids.iter().position(|id| *id == 11) < Some(10), "{ids:?}");
+    println!("the order of the answers to queries 1 to 10 and STATUS 11: {ids:?}");
     // Answers come in any order, each to its own request.
     let asked = (0..2000i64).map(|i| {
         let client = client.clone();
@@ -305,6 +272,9 @@ async fn transactions_and_what_is_refused() {
     assert_eq!(wrong.error, Some(ErrorCode::Signature));
     let nobody = Transaction::Invoke { origin: 999_999, sequence: 1, command: form::read("1").unwrap() };
     assert_eq!(took(nobody).await.error, Some(ErrorCode::Nobody));
+    // The core library's account has no key.
+    let actor = Transaction::Invoke { origin: 8, sequence: 1, command: form::read("1").unwrap() };
+    assert_eq!(took(actor).await.error, Some(ErrorCode::State));
     let future = took(invoke(sequence + 5, "1")).await;
     assert_eq!(future.error, Some(ErrorCode::Sequence), "it came into a block and failed there");
     assert_eq!(future.info.get("source").map(|source| source.cell), Some(form::read(":CVM").unwrap().cell));
@@ -331,7 +301,15 @@ async fn transactions_and_what_is_refused() {
     }
     sequence += 1;
     assert_eq!(took(invoke(sequence, "(+ 2 2)")).await.ok().unwrap().cell, Cell::Integer(4));
-    println!("refused: SEQUENCE (peer, CVM), SIGNATURE (key, bytes), NOBODY, FORMAT{}", if newer { ", MISSING" } else { "" });
+    println!("refused: SEQUENCE (peer, CVM), SIGNATURE (key, bytes), NOBODY, STATE, FORMAT{}", if newer { ", MISSING" } else { "" });
+}
+
+#[tokio::test]
+async fn a_peer_that_isnt_registered_takes_no_transaction() {
+    let Some(java) = start(&["-", "!0"]).await else { return };
+    let invoke = Transaction::Invoke { origin: USER, sequence: 1, command: form::read("1").unwrap() };
+    let answer = java.client(config()).await.transact(&invoke, &key()).await.unwrap();
+    assert_eq!(answer.error, Some(ErrorCode::State), "{answer:?}");
 }
 
 /// The code of a refusal; `None` for silence, which 0.8.0 prefers now and then.
