@@ -120,8 +120,9 @@ impl Peer {
         let identity = identity(self.number);
         let local = local(&identity);
         let clock = world.clone();
+        let disk = self.disk.clone();
         let simulation = Simulation::new(DISK, move || UNIX_EPOCH + Duration::from_millis(EPOCH_MS) + clock.elapsed());
-        let store = Store::simulated(self.disk.clone(), NETWORK, Profile::NATIVE, simulation).expect("the store opens again");
+        let store = Store::simulated(move || disk.clone(), NETWORK, Profile::NATIVE, simulation).expect("the store opens again");
         let (store, changed) = (Arc::new(store), Arc::new(Notify::new()));
         let gossip = Gossip::new(store.clone(), identity.clone(), changed.clone());
         let service = Service::new(store.clone(), self.id, NETWORK, changed);
