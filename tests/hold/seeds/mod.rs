@@ -1,5 +1,5 @@
 //! Reference peers and clients over the simulator, one scenario out of each seed: links are cut one way and both ways,
-//! classes stall, connections are reset, peers are killed and come back from what their disks had synced.
+//! classes stall, connections are reset, peers are killed and come back from what their disks had synced, clocks on walls jump by hours.
 //!
 //! It holds that
 //! * what was acknowledged to a client is never gone: not at the peer that acknowledged it, and in the end nowhere;
@@ -127,7 +127,13 @@ impl Scenario {
             }
             10..13 => self.crash().await,
             13..16 => self.restart().await,
-            16 | 17 => CLASSES.iter().for_each(|class| self.world.unstall(&a, &b, class)),
+            16 => {
+                // An hour and more, back or forth.
+                let hours = self.rng.random_range(-3..=3);
+                self.peers[self.rng.random_range(0..usize::from(PEERS))].set_wall(hours * 3_600_000);
+                self.says("clock", &hours.to_string());
+            }
+            17 => CLASSES.iter().for_each(|class| self.world.unstall(&a, &b, class)),
             _ => self.world.heal(&a, &b),
         }
     }
@@ -340,7 +346,8 @@ fn each_seed_is_survived_and_is_the_same_twice() {
     println!("{seeds} seeds from {first}, each twice, in {:?}: {total:?}", started.elapsed());
     assert!(failed.is_empty(), "{} of {seeds} seeds failed: {failed:?}", failed.len());
     // A scenario in which nothing happens holds too, and shows nothing.
-    for what in ["cut", "one-way cut", "island", "stall", "reset", "link", "crash", "restart", "acknowledged", "failed", "refused"] {
+    for what in ["cut", "one-way cut", "island", "stall", "reset", "link", "crash", "restart", "clock", "acknowledged", "failed", "refused"]
+    {
         assert!(seeds < 20 || total.get(what).is_some_and(|count| *count > 0), "never seen: {what}");
     }
 }
