@@ -184,7 +184,15 @@ fn relayed(rng: &mut StdRng) {
         exporter: [rng.random_range(0..3u8); 32],
         nonce: [rng.random_range(0..3u8); 32],
     };
-    let (made, asked, signer) = (make(rng), make(rng), identity(rng));
+    let (made, drawn, signer) = (make(rng), make(rng), identity(rng));
+    let mut asked = made;
+    match rng.random_range(0..5u32) {
+        0 => asked.role = drawn.role,
+        1 => asked.other = drawn.other,
+        2 => asked.network = drawn.network,
+        3 => asked.exporter = drawn.exporter,
+        _ => asked.nonce = drawn.nonce,
+    }
     let mut answer = made.sign(&signer);
     assert!(made.verify(&signer.peer_id(), &answer).is_ok());
     assert!(made == asked || asked.verify(&signer.peer_id(), &answer).is_err());
