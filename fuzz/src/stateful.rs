@@ -154,8 +154,7 @@ impl Peer {
         let local = local(&identity)?;
         let clock = world.clone();
         let simulation = Simulation::new(Duration::from_millis(2), move || UNIX_EPOCH + clock.elapsed());
-        let backend = redb::backends::InMemoryBackend::new();
-        let store = Arc::new(Store::simulated(backend, NETWORK, Profile::NATIVE, simulation).ok()?);
+        let store = Arc::new(Store::simulated(redb::backends::InMemoryBackend::new, NETWORK, Profile::NATIVE, simulation).ok()?);
         let changed = Arc::new(Notify::new());
         let gossip = Gossip::new(store.clone(), identity.clone(), changed.clone());
         let service = Service::new(store, identity.peer_id(), NETWORK, changed);

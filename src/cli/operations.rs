@@ -125,6 +125,20 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_line_is_read_or_refused(bytes: Vec<u8>, key: String, value: String, at: usize, bit in 0u8..8) {
+            let _ = parse_line(&bytes);
+            // One that's nearly right; what is accepted is within the bounds.
+            let mut near = line(&key, &value).into_bytes();
+            let at = at % near.len();
+            near[at] ^= 1 << bit;
+            if let Ok(edit) = parse_line(&near) {
+                proptest::prop_assert!(check(&edit).is_ok());
+            }
+        }
+    }
+
     #[test]
     fn what_is_written_is_read() {
         let edit = parse_line(line("k\"é\n", "v\\\u{0}").as_bytes()).unwrap();

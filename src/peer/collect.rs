@@ -110,8 +110,8 @@ impl Store {
             return Ok(Collected::default());
         };
         let (snapshot, root) = {
-            let _turn = self.turn();
-            let snapshot = self.snapshot()?;
+            let _turn = self.turn()?;
+            let snapshot = self.view()?;
             let mut state = self.lock();
             state.since = Some(Since::default());
             state.growth.written = 0;
@@ -182,26 +182,24 @@ impl Store {
         Ok(collected)
     }
 
-    /// Removes some cells, unless a change made meanwhile uses one that is to go.
+    /// Removes some cells, unless a change made meanwhile uses one that is to go, or the collection is over.
     pub(super) fn sweep(&self, batch: &[ValueId], garbage: &BTreeMap<ValueId, u32>) -> Result<bool, StoreError> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         {
             let mut state = self.lock();
-            if let Some(since) = &mut state.since {
-                let Since { new, used } = since;
-                if used.drain().any(|id| !new.contains(&id) && garbage.contains_key(&id)) {
-                    return Ok(false);
-                }
+            // The store was opened again meanwhile, perhaps with a root that uses some of it.
+            let Some(Since { new, used }) = &mut state.since else { return Ok(false) };
+            if used.drain().any(|id| !new.contains(&id) && garbage.contains_key(&id)) {
+                return Ok(false);
             }
         }
-        let transaction = self.begin_write()?;
-        {
+        self.write(|transaction| {
             let mut cells = transaction.open_table(CELLS)?;
             for id in batch {
                 cells.remove(id.0)?;
             }
-        }
-        transaction.commit()?;
+            Ok(())
+        })?;
         Ok(true)
     }
 }

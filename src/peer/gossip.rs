@@ -24,7 +24,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Belief, BeliefError, Include, MAX_BELIEF, Merged, Store, StoreMergeError};
+use super::{Belief, BeliefError, Include, MAX_BELIEF, Merged, Store, StoreError, StoreMergeError};
 use crate::{
     cad015::{Cad015, Fetch, Message, Pen, PenLimits, Penned, acquire},
     cell::ValueId,
@@ -380,7 +380,10 @@ impl Gossip {
                     return self.settled(root, copy);
                 }
                 Err(StoreMergeError::Store(error)) => {
-                    tracing::error!(%error, "a merge failed");
+                    // The store says itself when it tries to open again, not for every belief that comes meanwhile.
+                    if !matches!(error, StoreError::Failed) {
+                        tracing::error!(%error, "a merge failed");
+                    }
                     return lock(&self.pen).done(&root);
                 }
             };

@@ -3,7 +3,7 @@
 //! * `operation`: what an account signs.
 //! * `lattice`: the logs of all accounts and how two lattices join.
 //! * `belief`: what a peer tells others that it holds.
-//! * `store`, `snapshot`: on disk, and reading it; `collect`: letting go of what is out of use.
+//! * `store`, `snapshot`: on disk, and reading it; `collect`: letting go of what is out of use; `reopen`: after a full disk.
 //! * `gossip`: how lattices spread; `handler`: all of it as a handler of a node.
 //! * `limits`: its rows of the table of bounds.
 //! * `service`: what it answers to requests.
@@ -18,6 +18,7 @@ mod handler;
 mod lattice;
 mod limits;
 mod operation;
+mod reopen;
 mod service;
 mod snapshot;
 mod store;

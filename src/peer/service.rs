@@ -201,7 +201,9 @@ impl Service {
         match working.await {
             Some(Ok(answer)) => answer,
             Some(Err(error)) => {
-                tracing::error!(%error, "the store failed");
+                if !matches!(error, StoreError::Failed) {
+                    tracing::error!(%error, "the store failed");
+                }
                 // Nothing of our disk to a client.
                 Message::error(id, &ErrorCode::State, "the peer's store failed; its log says more")
             }

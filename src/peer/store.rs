@@ -19,23 +19,27 @@
 //! operation: O(length of its log), the one change that isn't O(log n). Only an account that signs twice pays with its log; who passes
 //! such logs on in numbers is a peer to be blocked.
 //!
+//! *After a failure.* A disk that was full, say: `reopen.rs`.
+//!
 //! All calls block on the disk, and writers on each other; async callers use a blocking thread. Readers don't wait for writers.
 //! [`Store::root`], [`Store::version`] and [`Store::belief`] touch no disk and wait for none: any thread may call them.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
+use std::time::Instant;
 
 use bytes::Bytes;
 use redb::{
-    Database, DatabaseError, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, StorageError, TableDefinition,
-    TableError,
+    Database, DatabaseError, ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, StorageError, TableDefinition, TableError,
+    WriteTransaction,
 };
 
 use super::belief::{BeliefDelta, in_use};
 use super::collect::{Growth, Since};
 use super::lattice::{self, Appended, Change, Equivocation, MergeError, Step, WrongSequence};
 use super::operation::{Account, Verified};
+use super::reopen::Reopening;
 use super::snapshot::Snapshot;
 use super::surroundings::{Simulation, Surroundings};
 use crate::cell::{
@@ -119,6 +123,9 @@ pub enum StoreError {
     /// A read or a write failed.
     #[error("the store failed: {0}")]
     Database(Box<redb::Error>),
+    /// It failed, and can't be opened again yet; it's tried once in a second.
+    #[error("the store failed, and can't be opened again yet")]
+    Failed,
     /// Its own cells don't fit together.
     #[error("the store's cells: {0}")]
     Cells(#[from] TreeError),
@@ -172,10 +179,13 @@ pub enum Include {
 /// The store of a peer. One per data directory.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    pub(super) database: Reopening,
     profile: Profile,
-    /// Writers take turns: held over a whole change, the disk's sync included.
-    writing: Mutex<()>,
+    path: PathBuf,
+    /// The network, with its hash.
+    made_for: String,
+    /// Writers take turns: held over a whole change, the disk's sync included. When a database that failed was last opened again.
+    pub(super) writing: Mutex<Option<Instant>>,
     /// Held for a moment only: async callers ask for the root while a change is being written.
     state: Mutex<State>,
     /// One collection at a time.
@@ -225,7 +235,10 @@ impl Store {
                 }
                 database => database?,
             };
-            let made = Self::start(database, directory, network, profile)?;
+            // It's made once: what fails here is given up.
+            let once = Mutex::new(Some(database));
+            let taken = move || once.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or(StoreError::Failed);
+            let made = Self::start(Reopening::new(taken)?, directory, network, profile)?;
             match std::fs::hard_link(&making, &file) {
                 // Another process was faster; which of the two has it shows below.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -238,7 +251,8 @@ impl Store {
         }
         // Whoever was killed between the two left a second name.
         let _ = std::fs::remove_file(&making);
-        Self::start(Self::database(&file, directory)?, directory, network, profile)
+        let at = directory.to_path_buf();
+        Self::start(Reopening::new(move || Self::database(&file, &at))?, directory, network, profile)
     }
 
     /// Opens a file, or makes it.
@@ -259,24 +273,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`], which memory doesn't give.
     pub fn in_memory(network: &str, profile: Profile) -> Result<Self, StoreError> {
-        let database = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
-        let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
-        Self::start(database, Path::new("memory"), network, profile)
+        let memory = || Database::builder().create_with_backend(redb::backends::InMemoryBackend::new());
+        let opener = move || memory().map_err(|error| StoreError::Database(Box::new(error.into())));
+        Self::start(Reopening::new(opener)?, Path::new("memory"), network, profile)
     }
 
     /// A store on a backend of redb's, which a test makes fail.
     #[cfg(test)]
-    pub(super) fn on(backend: impl redb::StorageBackend, network: &str, profile: Profile) -> Result<Self, StoreError> {
+    pub(super) fn on<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+        network: &str,
+        profile: Profile,
+    ) -> Result<Self, StoreError> {
         Self::on_backend(backend, network, profile)
     }
 
-    /// A store on a backend of redb's, whose peer has a simulation's disk and clock: nothing of it depends on threads or on the
-    /// time of day, so the same seed gives the same run.
+    /// A store on a backend of redb's, which is asked for again when the disk has failed, whose peer has a simulation's disk and clock: nothing
+    /// of it depends on threads or on the time of day, so the same seed gives the same run.
     ///
     /// # Errors
     /// As [`open`](Self::open), but for what's about directories.
-    pub fn simulated(
-        backend: impl redb::StorageBackend,
+    pub fn simulated<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
         network: &str,
         profile: Profile,
         simulation: Simulation,
@@ -286,22 +304,23 @@ impl Store {
         Ok(store)
     }
 
-    fn on_backend(backend: impl redb::StorageBackend, network: &str, profile: Profile) -> Result<Self, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE).create_with_backend(backend);
-        let database = database.map_err(|error| StoreError::Database(Box::new(error.into())))?;
-        Self::start(database, Path::new("backend"), network, profile)
+    fn on_backend<B: redb::StorageBackend>(
+        backend: impl Fn() -> B + Send + Sync + 'static,
+        network: &str,
+        profile: Profile,
+    ) -> Result<Self, StoreError> {
+        Self::start(Reopening::on(backend)?, Path::new("backend"), network, profile)
     }
 
-    fn start(database: Database, path: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {
+    fn start(database: Reopening, path: &Path, network: &str, profile: Profile) -> Result<Self, StoreError> {
         let hash = match profile.hash {
             HashKind::Blake3 => "blake3",
             HashKind::Sha3_256 => "sha3-256",
         };
         let wanted = format!("{network} {hash}");
         let profile = profile.in_network(network);
-        let meta = Meta::read(&database)?;
-        let damaged = |what: &str| StoreError::Damaged { path: path.to_path_buf(), what: what.to_owned() };
-        let root = match meta {
+        let root = match read_root(&database, path, &wanted, &profile)? {
+            Some(root) => root,
             None => {
                 let transaction = database.begin_write()?;
                 {
@@ -318,25 +337,12 @@ impl Store {
                 transaction.commit()?;
                 Index::empty()
             }
-            Some(meta) => {
-                if meta.format != FORMAT.to_be_bytes() {
-                    let found =
-                        <[u8; 4]>::try_from(&meta.format[..]).map_or_else(|_| "unknown".into(), |f| u32::from_be_bytes(f).to_string());
-                    return Err(StoreError::Version { path: path.to_path_buf(), found });
-                }
-                if meta.network != wanted.as_bytes() {
-                    let found = String::from_utf8_lossy(&meta.network).into_owned();
-                    return Err(StoreError::Network { path: path.to_path_buf(), found, wanted });
-                }
-                match decode(&meta.root.into(), &profile) {
-                    Ok(Cell::Index(root)) => root,
-                    _ => return Err(damaged("its root is no index")),
-                }
-            }
         };
         Ok(Self {
             database,
             profile,
+            path: path.to_path_buf(),
+            made_for: wanted,
             writing: Mutex::default(),
             state: Mutex::new(State { root, version: 0, recent: VecDeque::new(), recent_bytes: 0, growth: Growth::UNKNOWN, since: None }),
             collecting: Mutex::default(),
@@ -356,13 +362,19 @@ impl Store {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A writer's turn.
-    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn begin_write(&self) -> Result<redb::WriteTransaction, StoreError> {
-        Ok(self.database.begin_write()?)
+    /// After the database was opened again, in a writer's turn: begins from what's in it.
+    pub(super) fn begin_again(&self) -> Result<(), StoreError> {
+        let root = read_root(&self.database, &self.path, &self.made_for, &self.profile)?;
+        let root = root.ok_or_else(|| StoreError::Damaged { path: self.path.clone(), what: "it's empty".into() })?;
+        let mut state = self.lock();
+        // What a collection has marked was of the database before.
+        state.since = None;
+        if state.root != root {
+            // The change that failed is in it. Its cells aren't kept for beliefs: who is told of the root asks for them.
+            state.root = root;
+            state.version += 1;
+        }
+        Ok(())
     }
 
     /// The value ID of the root. Peers with equal roots hold the same logs.
@@ -383,7 +395,15 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        Snapshot::new(self.database.begin_read()?, self.profile)
+        if self.database.failed() {
+            drop(self.turn()?);
+        }
+        self.view()
+    }
+
+    /// The same, in a writer's turn.
+    pub(super) fn view(&self) -> Result<Snapshot, StoreError> {
+        self.database.note(self.database.begin_read().and_then(|transaction| Snapshot::new(transaction, self.profile)))
     }
 
     /// Appends operations, durably: when this returns, those that succeeded survive a crash.
@@ -394,9 +414,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when nothing of the batch was stored.
     pub fn append(&self, batch: Vec<Verified>, staged: &dyn CellSource) -> Result<Vec<Result<Appended, WrongSequence>>, StoreError> {
-        let _turn = self.turn();
+        let _turn = self.turn()?;
         let root = self.lock().root.clone();
-        let snapshot = self.snapshot()?;
+        let snapshot = self.view()?;
         let (change, results) = lattice::append(&self.profile, &snapshot, staged, &root, batch)?;
         if let Some(change) = change {
             self.commit(change, &[], true)?;
@@ -413,12 +433,12 @@ impl Store {
     pub fn merge(&self, theirs: &Ref, staged: &dyn CellSource, limit: usize) -> Result<Merged, StoreMergeError> {
         let mut merged = Merged::default();
         loop {
-            let _turn = self.turn();
+            let _turn = self.turn()?;
             let root = self.lock().root.clone();
-            let snapshot = self.snapshot()?;
+            let snapshot = self.view()?;
             let Step { change, missing, more, equivocations } = lattice::merge(&self.profile, &snapshot, staged, &root, theirs, limit)?;
             let stuck = change.is_none();
-            let new = if equivocations.is_empty() { Vec::new() } else { snapshot_new(&self.database, equivocations)? };
+            let new = if equivocations.is_empty() { Vec::new() } else { snapshot_new(&self.database.begin_read()?, equivocations)? };
             if let Some(change) = change {
                 merged.operations += change.accounts.iter().map(|a| a.added.len() as u64).sum::<u64>();
                 merged.accounts += change.accounts.len() as u64;
@@ -435,16 +455,22 @@ impl Store {
     }
 
     fn remember(&self, equivocations: &[Equivocation]) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write()?;
-        write_equivocations(&transaction, equivocations)?;
-        transaction.commit()?;
-        Ok(())
+        self.write(|transaction| write_equivocations(transaction, equivocations))
+    }
+
+    /// One transaction, in a writer's turn.
+    pub(super) fn write(&self, what: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let write = || {
+            let transaction = self.database.begin_write()?;
+            what(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        self.database.note(write())
     }
 
     /// In a writer's turn.
     fn commit(&self, change: Change, equivocations: &[Equivocation], own: bool) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write()?;
-        {
+        self.write(|transaction| {
             let mut cells = transaction.open_table(CELLS)?;
             for (id, encoding) in &change.cells {
                 cells.insert(id.0, &encoding[..])?;
@@ -471,9 +497,8 @@ impl Store {
             let count = meta.get("operations")?.and_then(|v| v.value().try_into().ok()).map_or(0, u64::from_be_bytes);
             meta.insert("operations", &count.saturating_add_signed(delta).to_be_bytes()[..])?;
             meta.insert("root", &encode(&Cell::Index(change.root.clone()))[..])?;
-        }
-        write_equivocations(&transaction, equivocations)?;
-        transaction.commit()?;
+            write_equivocations(transaction, equivocations)
+        })?;
         // Copied: a slice would keep the whole message alive that it came in, unaccounted.
         let cells: Vec<_> = change.cells.iter().map(|(id, encoding)| (*id, Bytes::copy_from_slice(encoding))).collect();
         let bytes = cells.iter().map(|(_, encoding)| encoding.len() + ValueId::LEN).sum();
@@ -515,6 +540,9 @@ impl Store {
     /// # Errors
     /// [`StoreError::Database`].
     pub fn equivocations(&self) -> Result<Vec<Equivocation>, StoreError> {
+        if self.database.failed() {
+            drop(self.turn()?);
+        }
         let table = self.database.begin_read()?.open_table(EQUIVOCATIONS)?;
         let mut all = Vec::new();
         for entry in table.iter()? {
@@ -557,8 +585,8 @@ fn apply(state: &mut redb::Table<'_, &[u8], &[u8]>, operation: &super::operation
 }
 
 /// Those that aren't remembered yet.
-fn snapshot_new(database: &Database, seen: Vec<Equivocation>) -> Result<Vec<Equivocation>, StoreError> {
-    let table = database.begin_read()?.open_table(EQUIVOCATIONS)?;
+fn snapshot_new(transaction: &ReadTransaction, seen: Vec<Equivocation>) -> Result<Vec<Equivocation>, StoreError> {
+    let table = transaction.open_table(EQUIVOCATIONS)?;
     let mut new = BTreeSet::new();
     for equivocation in seen {
         if table.get((equivocation.account, equivocation.sequence))?.is_none() {
@@ -581,6 +609,24 @@ fn write_equivocations(transaction: &redb::WriteTransaction, new: &[Equivocation
     Ok(())
 }
 
+/// The root of a database that fits; `None` in a new one.
+fn read_root(database: &Reopening, path: &Path, wanted: &str, profile: &Profile) -> Result<Option<Index>, StoreError> {
+    let path = || path.to_path_buf();
+    let Some(meta) = Meta::read(database)? else { return Ok(None) };
+    if meta.format != FORMAT.to_be_bytes() {
+        let found = <[u8; 4]>::try_from(&meta.format[..]).map_or_else(|_| "unknown".into(), |f| u32::from_be_bytes(f).to_string());
+        return Err(StoreError::Version { path: path(), found });
+    }
+    if meta.network != wanted.as_bytes() {
+        let found = String::from_utf8_lossy(&meta.network).into_owned();
+        return Err(StoreError::Network { path: path(), found, wanted: wanted.to_owned() });
+    }
+    match decode(&meta.root.into(), profile) {
+        Ok(Cell::Index(root)) => Ok(Some(root)),
+        _ => Err(StoreError::Damaged { path: path(), what: "its root is no index".into() }),
+    }
+}
+
 /// What `meta` says; `None` in a new database.
 struct Meta {
     format: Vec<u8>,
@@ -589,7 +635,7 @@ struct Meta {
 }
 
 impl Meta {
-    fn read(database: &Database) -> Result<Option<Self>, StoreError> {
+    fn read(database: &Reopening) -> Result<Option<Self>, StoreError> {
         let table = match database.begin_read()?.open_table(META) {
             Ok(table) => table,
             Err(TableError::TableDoesNotExist(_)) => return Ok(None),

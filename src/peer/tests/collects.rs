@@ -125,7 +125,7 @@ proptest! {
             state % 3 > 0
         };
         let disk = Disk::new(Vec::new(), usize::MAX);
-        let store = Store::on(disk.clone(), "test", *NATIVE).unwrap();
+        let store = Store::on(disk.opener(), "test", *NATIVE).unwrap();
         append_one_by_one(&store, 1, 60);
         let (root, before) = (store.root(), held(&store));
         disk.ration(left);
@@ -133,7 +133,7 @@ proptest! {
         let ended = store.collect_by(3);
         let image = disk.after_crash(&mut luck);
         drop(store);
-        let store = Store::on(Disk::new(image, usize::MAX), "test", *NATIVE).expect("it opens again");
+        let store = Store::on(Disk::new(image, usize::MAX).opener(), "test", *NATIVE).expect("it opens again");
         prop_assert_eq!(store.root(), root);
         prop_assert!(held(&store) <= before);
         assert_whole(&store);

@@ -36,6 +36,11 @@ impl Disk {
         Self(Arc::new(Mutex::new(Platter { durable: image.clone(), now: image, pending: Vec::new(), left })))
     }
 
+    pub(super) fn opener(&self) -> impl Fn() -> Self + Send + Sync + 'static {
+        let disk = self.clone();
+        move || disk.clone()
+    }
+
     /// Lets so many operations through from now on.
     pub(super) fn ration(&self, left: usize) {
         self.0.lock().unwrap().left = left;
@@ -107,7 +112,7 @@ impl redb::StorageBackend for Disk {
 
 /// Appends runs of operations until the disk dies or there are enough; the roots acknowledged, and the one that wasn't.
 fn use_until_it_dies(disk: &Disk, replica: &mut Replica, next: &mut u64) -> (Vec<ValueId>, Option<ValueId>) {
-    let Ok(store) = Store::on(disk.clone(), "test", *NATIVE) else { return (Vec::new(), None) };
+    let Ok(store) = Store::on(disk.opener(), "test", *NATIVE) else { return (Vec::new(), None) };
     let mut acknowledged = vec![store.root()];
     for round in 0..12 {
         let count = 1 + round % 4 * 20;
@@ -148,15 +153,54 @@ proptest! {
     }
 }
 
+#[test]
+fn a_disk_that_fails_anywhere_and_works_again_loses_and_doubles_nothing() {
+    for left in 0.. {
+        let disk = Disk::new(Vec::new(), usize::MAX);
+        let store = Store::on(disk.opener(), "test", *NATIVE).unwrap();
+        let mut replica = Replica::new();
+        let mut failed = 0;
+        for round in 0..4 {
+            let (ops, cells) = run(0, round * 20 + 1, 20, "a");
+            replica.append((ops.clone(), cells.clone()));
+            if round == 1 {
+                disk.ration(left);
+            }
+            if let Err(error) = store.append(ops.clone(), &cells) {
+                disk.ration(usize::MAX);
+                failed += 1;
+                // As a client would that was told of the failure.
+                let again = store.append(ops, &cells).unwrap_or_else(|again| panic!("{left}: {error}, then {again}"));
+                assert!(again.iter().all(Result::is_ok));
+            }
+            assert_eq!(store.root(), replica.id(), "{left}");
+        }
+        let view = store.snapshot().unwrap();
+        let fresh = Store::in_memory("test", *NATIVE).unwrap();
+        let merged = fresh.merge(&store.belief(0, Include::All).root, &view, 10).unwrap();
+        assert_eq!((merged.missing, fresh.root()), (vec![], store.root()));
+        assert_eq!(view.counts().unwrap().operations, 80);
+        assert_eq!(view.counts().unwrap().keys, fresh.snapshot().unwrap().counts().unwrap().keys);
+        // The next process finds the same.
+        disk.ration(usize::MAX);
+        drop((view, store));
+        assert_eq!(Store::on(disk.opener(), "test", *NATIVE).unwrap().root(), replica.id());
+        if failed == 0 {
+            assert!(left > 5, "it never failed");
+            break;
+        }
+    }
+}
+
 fn state_is_whole(left: usize, luck: &mut impl FnMut() -> bool) {
     // The format itself is written undisturbed; then the power is rationed.
     let calm = Disk::new(Vec::new(), usize::MAX);
-    drop(Store::on(calm.clone(), "test", *NATIVE).unwrap());
+    drop(Store::on(calm.opener(), "test", *NATIVE).unwrap());
     let image = calm.0.lock().unwrap().now.clone();
     let disk = Disk::new(image, left);
     let (mut replica, mut next) = (Replica::new(), 1);
     let (acknowledged, unsure) = use_until_it_dies(&disk, &mut replica, &mut next);
-    let store = Store::on(Disk::new(disk.after_crash(luck), usize::MAX), "test", *NATIVE).expect("it opens again");
+    let store = Store::on(Disk::new(disk.after_crash(luck), usize::MAX).opener(), "test", *NATIVE).expect("it opens again");
     let root = store.root();
     let last = acknowledged.last().copied().unwrap_or_else(|| Replica::new().id());
     assert!(root == last || Some(root) == unsure, "neither the last acknowledged root nor the one under way");
@@ -179,7 +223,7 @@ fn a_kill_while_the_store_is_made_leaves_nothing_that_cant_be_opened() {
     for left in 0.. {
         // kill -9: what was written stays, in its order, synced or not.
         let disk = Disk::new(Vec::new(), left);
-        let whole = Store::on(disk.clone(), "test", *NATIVE).is_ok();
+        let whole = Store::on(disk.opener(), "test", *NATIVE).is_ok();
         let directory = tempfile::tempdir().unwrap();
         let image = disk.0.lock().unwrap().now.clone();
         std::fs::write(directory.path().join("peer.redb.new"), image).unwrap();

@@ -212,7 +212,10 @@ impl redb::StorageBackend for Slow {
 fn nobody_waits_for_the_disk_to_learn_the_root() {
     let (syncing, synced) = std::sync::mpsc::channel();
     let held = std::sync::Arc::new(std::sync::Mutex::new(()));
-    let slow = Slow { memory: redb::backends::InMemoryBackend::new(), held: held.clone(), syncing };
+    let slow = {
+        let held = held.clone();
+        move || Slow { memory: redb::backends::InMemoryBackend::new(), held: held.clone(), syncing: syncing.clone() }
+    };
     let store = std::sync::Arc::new(Store::on(slow, "test", *NATIVE).unwrap());
     let (root, version) = (store.root(), store.version());
     while synced.try_recv().is_ok() {}

@@ -4,6 +4,7 @@
 //! `PEERLANE_HAVOC_SECONDS=60 cargo test --test hold havoc -- --nocapture` for longer than a test may take, `PEERLANE_HAVOC_SEED`
 //! for another seed.
 
+mod dark;
 mod proxy;
 mod switch;
 
@@ -94,6 +95,12 @@ impl Pair {
     }
 }
 
+impl Pair {
+    fn ends(&self) -> (&Connection, &Connection) {
+        (&self.dialer, &self.listener)
+    }
+}
+
 /// Sends transfers with their hashes in front until the time is over, or so many; how many.
 async fn send(connection: Connection, mut rng: StdRng, until: Instant, most: u64, size: usize) -> Result<(u64, u64), SendError> {
     let (mut count, mut bytes) = (0, 0);
@@ -137,12 +144,11 @@ async fn take(connection: &Connection) -> (u64, u64) {
 }
 
 /// Transfers both ways at once; what was sent and came, and the bytes of both directions.
-async fn transfers(pair: &Pair, seed: u64, seconds: f64, most: u64, size: usize) -> (u64, u64) {
+async fn transfers((a, b): (&Connection, &Connection), seed: u64, seconds: f64, most: u64, size: usize) -> (u64, u64) {
     let until = Instant::now() + Duration::from_secs_f64(seconds);
-    let (a, b) = (pair.dialer.clone(), pair.listener.clone());
     let there = tokio::spawn(send(a.clone(), StdRng::seed_from_u64(seed), until, most, size));
     let back = tokio::spawn(send(b.clone(), StdRng::seed_from_u64(!seed), until, most, size));
-    let all = async { tokio::join!(take(&b), take(&a), there, back) };
+    let all = async { tokio::join!(take(b), take(a), there, back) };
     let (came_there, came_back, there, back) = timeout(PATIENCE + Duration::from_secs_f64(seconds), all).await.expect("all of it comes");
     let (there, back) = (there.unwrap().expect("it was sent"), back.unwrap().expect("it was sent"));
     assert_eq!((came_there, came_back), (there, back), "what was sent and what came");
@@ -173,7 +179,7 @@ async fn transfers_arrive_whole_whatever_becomes_of_packets() {
         blocked: false,
     };
     let pair = Pair::new(seed(), rules).await;
-    let (count, bytes) = transfers(&pair, seed(), seconds(3), u64::MAX, 300_000).await;
+    let (count, bytes) = transfers(pair.ends(), seed(), seconds(3), u64::MAX, 300_000).await;
     let done = pair.proxy.done();
     println!("{count} transfers, {bytes} bytes; {done:?}");
     assert!(count > 2);
@@ -198,7 +204,7 @@ async fn the_dialing_sides_port_changes_under_load_and_nothing_is_lost() {
         }
     };
     let (count, bytes) = tokio::select! {
-        done = transfers(&pair, seed(), seconds, u64::MAX, 300_000) => done,
+        done = transfers(pair.ends(), seed(), seconds, u64::MAX, 300_000) => done,
         () = rebinding => unreachable!(),
     };
     let rebound = pair.proxy.done().rebound.load(Ordering::Relaxed);
@@ -214,7 +220,7 @@ async fn transfers_complete_at_every_rate_of_loss() {
     for (percent, size) in [(0.1, 300_000), (1.0, 300_000), (5.0, 200_000), (10.0, 200_000), (20.0, 100_000), (30.0, 100_000)] {
         let start = Instant::now();
         let pair = Pair::new(seed(), Rules { delay: Duration::from_millis(2), ..Rules::loss(percent / 100.0, 1) }).await;
-        let (count, bytes) = transfers(&pair, seed(), 1000.0, 2, size).await;
+        let (count, bytes) = transfers(pair.ends(), seed(), 1000.0, 2, size).await;
         let done = pair.proxy.done();
         let (lost, passed) = (done.lost.load(Ordering::Relaxed), done.passed.load(Ordering::Relaxed));
         println!("{percent}%: {count} transfers, {bytes} bytes in {:?}; {lost} of {} packets lost", start.elapsed(), lost + passed);
@@ -223,12 +229,13 @@ async fn transfers_complete_at_every_rate_of_loss() {
     assert_eq!(count_panics(), before);
 }
 
-/// `PEERLANE_HANDSHAKES=50` of them. Whose dial has taken as long as a handshake may dials again, as a node does; the first
-/// attempt's share is printed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+/// `PEERLANE_HANDSHAKES=1000` of them for longer. Whose dial has taken as long as a handshake may dials again, as a node does. One
+/// in 50 may need that: 7 do if a dial attempts its handshake once (`ATTEMPTS` in the transport). The clock is tokio's, which stands
+/// while somebody works: loopback takes no time, and a busy machine changes nothing.
+#[tokio::test(start_paused = true)]
 async fn handshakes_complete_at_30_percent_loss_in_bursts_of_3() {
     let before = count_panics();
-    let wanted = number("PEERLANE_HANDSHAKES", 10);
+    let wanted = number("PEERLANE_HANDSHAKES", 50);
     let bob = quic(2);
     let mut listener = bob.listen(&"127.0.0.1:0".parse().unwrap()).await.unwrap();
     let proxy = Proxy::to(listener.local(), seed(), Rules { delay: Duration::from_millis(5), ..Rules::loss(0.3, 3) }).await;
@@ -278,4 +285,5 @@ async fn handshakes_complete_at_30_percent_loss_in_bursts_of_3() {
     );
     accepting.abort();
     assert_eq!((met.len() as u64, count_panics()), (wanted, before));
+    assert!(first * 50 >= met.len() * 49, "{first} with the first dial");
 }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -100,12 +103,19 @@ pub struct Peer {
     order: Order,
     lives: u64,
     life: Option<Life>,
+    /// Milliseconds by which the clock on its wall is wrong.
+    wall: Arc<AtomicI64>,
 }
 
 impl Peer {
     pub fn new(number: u8, wrong: Wrong) -> Self {
         let id = identity(number).peer_id();
-        Self { id, number, disk: Disk::default(), order: Order { wrong, ..Order::default() }, lives: 0, life: None }
+        Self { id, number, disk: Disk::default(), order: Order { wrong, ..Order::default() }, lives: 0, life: None, wall: Arc::default() }
+    }
+
+    /// Somebody sets the clock on the wall, while the peer lives or not.
+    pub fn set_wall(&self, wrong_by_ms: i64) {
+        self.wall.store(wrong_by_ms, Ordering::Relaxed);
     }
 
     pub fn alive(&self) -> bool {
@@ -119,9 +129,13 @@ impl Peer {
     pub async fn start(&mut self, world: &World, seed: u64, others: &[PeerId]) {
         let identity = identity(self.number);
         let local = local(&identity);
-        let clock = world.clone();
-        let simulation = Simulation::new(DISK, move || UNIX_EPOCH + Duration::from_millis(EPOCH_MS) + clock.elapsed());
-        let store = Store::simulated(self.disk.clone(), NETWORK, Profile::NATIVE, simulation).expect("the store opens again");
+        let (clock, wall) = (world.clone(), self.wall.clone());
+        let disk = self.disk.clone();
+        let simulation = Simulation::new(DISK, move || {
+            let now = Duration::from_millis(EPOCH_MS.saturating_add_signed(wall.load(Ordering::Relaxed))) + clock.elapsed();
+            UNIX_EPOCH + now
+        });
+        let store = Store::simulated(move || disk.clone(), NETWORK, Profile::NATIVE, simulation).expect("the store opens again");
         let (store, changed) = (Arc::new(store), Arc::new(Notify::new()));
         let gossip = Gossip::new(store.clone(), identity.clone(), changed.clone());
         let service = Service::new(store.clone(), self.id, NETWORK, changed);

@@ -33,6 +33,13 @@ use crate::{
 
 /// Between two addresses of one name that are tried at once (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
+/// An address that hasn't completed by then is dialed once more, beside the attempts under way; the first to complete wins. A lost
+/// handshake is repeated by QUIC after 0.3, 0.9 and 2.1 s (RFC 9002, section 6.2: each twice as long after the one before), which is
+/// too seldom where a third of all packets is lost: a new attempt begins with short pauses. Four round trips make a handshake with
+/// its Retry and hello, so a path of more than 250 ms sees one that it didn't need.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Attempts at an address in one dial: a listener that's slow, not lossy, has so many handshakes to do at most.
+const ATTEMPTS: usize = 4;
 
 struct Shared {
     peer: LocalPeer,
@@ -285,25 +292,31 @@ impl Transport for QuicTransport {
         let work = async {
             let unreachable = |source: std::io::Error| ConnectError::Unreachable { addr: addr.to_string(), source };
             let addresses = addr.resolve().await.map_err(|error| unreachable(std::io::Error::other(error)))?;
+            let (count, mut begun, mut due) = (addresses.len(), 0, true);
+            // Bounded by the addresses times the attempts at each.
             let mut attempts = tokio::task::JoinSet::new();
             let mut last = None;
-            let mut rest = addresses.into_iter();
             loop {
-                if let Some(next) = rest.next() {
+                if due && let Some(next) = addresses.get(begun % count.max(1)).copied() {
                     let (transport, expected) = (self.clone(), addr.id);
                     attempts.spawn(async move { transport.dial_one(next, &expected).await });
-                } else if attempts.is_empty() {
-                    return Err(last.unwrap_or_else(|| unreachable(std::io::Error::other("the name has no address"))));
+                    begun += 1;
                 }
-                tokio::select! {
+                let pause = if begun % count.max(1) == 0 { AGAIN } else { STAGGER };
+                due = tokio::select! {
                     biased;
-                    Some(done) = attempts.join_next() => match done {
-                        Ok(Ok(connection)) => return Ok(connection),
-                        Ok(Err(error)) => last = Some(error),
-                        Err(error) => last = Some(ConnectError::Handshake(error.to_string())),
-                    },
-                    () = tokio::time::sleep(STAGGER), if rest.len() > 0 => {}
-                }
+                    done = attempts.join_next() => {
+                        match done {
+                            Some(Ok(Ok(connection))) => return Ok(connection),
+                            Some(Ok(Err(error))) => last = Some(error),
+                            Some(Err(error)) => last = Some(ConnectError::Handshake(error.to_string())),
+                            None => return Err(last.unwrap_or_else(|| unreachable(std::io::Error::other("the name has no address")))),
+                        }
+                        // The next address at once; who has refused isn't asked again.
+                        begun < count
+                    }
+                    () = tokio::time::sleep(pause), if begun < count * ATTEMPTS => true,
+                };
             }
         };
         timeout_at(deadline, work).await.unwrap_or(Err(ConnectError::Timeout { what: "the QUIC handshake", limit }))

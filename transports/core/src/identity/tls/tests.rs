@@ -11,6 +11,8 @@ use rustls::{
     AlertDescription, ClientConnection, Error as TlsError, HandshakeKind, NamedGroup, ServerConnection, SignatureAlgorithm, SignatureScheme,
 };
 
+mod tries;
+
 use super::*;
 use crate::identity::{CERTIFICATE_MAX, PeerIdError, Refusal, peer_key};
 
