@@ -113,7 +113,7 @@ async fn a_belief_of_ours_is_merged_and_moves_the_peers_consensus() {
     let at = now();
     let mut build = Build::default();
     let forged = order(&mut build, &other_key(), at + 1, [n, n, n, n], theirs.cell.clone());
-    let mut bytes = encode(&*build.writer().reader().resolve(&forged).unwrap()).to_vec();
+    let mut bytes = encode(&build.writer().reader().resolve(&forged).unwrap()).to_vec();
     bytes[1..33].copy_from_slice(&id);
     let forged = peerlane_convex::cell::decode(&Bytes::from(bytes), &CONVEX).unwrap();
     client.send(&Message::belief(forged, Vec::new())).await.unwrap();
