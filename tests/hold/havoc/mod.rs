@@ -8,6 +8,7 @@ mod dark;
 mod order;
 mod proxy;
 mod switch;
+mod twice;
 
 use std::{
     sync::{
