@@ -111,7 +111,7 @@ async fn drop_the_first(who: u8, early: bool, dark: bool) {
     // As the node's own transport dials.
     let dialer = quic(who);
     let to = paths.each_ref().map(|path| PeerAddr::new(server.peer_id(), path.addr));
-    let asking = tokio::spawn(asking(server.handle(), client.peer_id(), Duration::from_secs(30)));
+    let asking = tokio::spawn(asking(server.handle(), client.peer_id(), Duration::from_secs(10)));
 
     let first = dialer.dial(&to[0]).await.unwrap();
     let mut left = Some(first);
