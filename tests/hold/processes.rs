@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{BufRead as _, BufReader, Write as _},
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{
@@ -27,10 +27,13 @@ use peerlane_tcp::{TcpConfig, TcpTransport};
 use peerlane_transport::{
     AnyTransport,
     admission::{Lists, LocalPeer, Terms},
-    identity::{Identity, PeerAddr},
+    identity::{Identity, PeerAddr, PeerId},
 };
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     client::{self, Client, Ledger, Log, NETWORK, Patience, Wrong, profile},
@@ -91,13 +94,14 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn start(dir: &Path, name: &str, n: u8, others: &[&Self], few_files: bool) -> Self {
+    fn start(dir: &Path, name: &str, n: u8, others: &[&Self], few_files: bool, more: &[&str]) -> Self {
         let key = dir.join(format!("{name}.pem"));
         Identity::from_seed(&[n; 32]).unwrap().save_new(&key).unwrap();
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let mut args = ["--log", "error", "peer", "--network", NETWORK, "--listen", "127.0.0.1:0", "--key"].map(str::to_owned).to_vec();
         args.extend([text(&key), "--data".to_owned(), text(&dir.join(name).join("data"))]);
         others.iter().for_each(|other| args.extend(["--peer".to_owned(), other.addr.to_string()]));
+        args.extend(more.iter().map(|arg| (*arg).to_owned()));
         fs::create_dir_all(dir.join(name)).unwrap();
         Self::spawn(args, dir.join(format!("{name}.log")), few_files).expect("it starts")
     }
@@ -136,6 +140,21 @@ impl Process {
         let Some(new) = Self::spawn(self.args.clone(), self.log.clone(), self.few_files) else { return false };
         *self = new;
         true
+    }
+
+    /// Where it serves what it counts, as it says when it starts; and there again after a restart.
+    async fn metrics(&mut self) -> SocketAddr {
+        let start = Instant::now();
+        loop {
+            let log = fs::read_to_string(&self.log).unwrap();
+            if let Some(addr) = log.split_once("metrics at http://").and_then(|(_, rest)| rest.split_once("/metrics")) {
+                let at = self.args.iter().position(|arg| arg == "--metrics").unwrap() + 1;
+                addr.0.clone_into(&mut self.args[at]);
+                return addr.0.parse().unwrap();
+            }
+            assert!(start.elapsed() < PATIENCE, "no metrics: {log}");
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     fn signal(&self, name: &str) {
@@ -196,6 +215,33 @@ async fn entries(node: &Node<Cad015>, peer: &PeerAddr, account: [u8; 32]) -> BTr
     }
 }
 
+/// What a peer serves as its metrics, if it's there.
+async fn scrape(metrics: SocketAddr) -> std::io::Result<String> {
+    let mut stream = tokio::net::TcpStream::connect(metrics).await?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: peer\r\nConnection: close\r\n\r\n").await?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await?;
+    Ok(text)
+}
+
+/// How long others take to be connected to a peer that is ready again: by name. Who isn't within `longest` has no time.
+async fn reconnects(metrics: SocketAddr, mut others: Vec<(String, PeerId)>, longest: Duration) -> Vec<(String, Option<Duration>)> {
+    let ready = Instant::now();
+    let mut times = Vec::new();
+    while !others.is_empty() && ready.elapsed() < longest {
+        if let Ok(Ok(text)) = timeout(Duration::from_secs(1), scrape(metrics)).await {
+            let after = ready.elapsed();
+            // A peer's series are there while it's connected.
+            let (here, away) = others.into_iter().partition(|(_, id)| text.contains(&format!("{id}\"")));
+            others = away;
+            times.extend(here.into_iter().map(|(name, _): (String, PeerId)| (name, Some(after))));
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    times.extend(others.into_iter().map(|(name, _)| (name, None)));
+    times
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn five_peers_lose_nothing_acknowledged() {
     let length = Duration::from_secs(number("PEERLANE_PROCESSES_SECONDS", 12));
@@ -204,11 +250,12 @@ async fn five_peers_lose_nothing_acknowledged() {
     if disk.is_none() {
         println!("SKIPPED a full disk: mounting isn't permitted here");
     }
-    let plain = Process::start(dir.path(), "plain", 1, &[], false);
-    let mut killed = Process::start(dir.path(), "killed", 2, &[&plain], false);
-    let stopped = Process::start(dir.path(), "stopped", 3, &[&plain, &killed], false);
-    let mut full = Process::start(dir.path(), "full", 4, &[&plain, &killed, &stopped], false);
-    let mut few = Process::start(dir.path(), "few", 5, &[&plain, &killed, &stopped, &full], true);
+    let plain = Process::start(dir.path(), "plain", 1, &[], false, &[]);
+    let mut killed = Process::start(dir.path(), "killed", 2, &[&plain], false, &["--metrics", "127.0.0.1:0"]);
+    let stopped = Process::start(dir.path(), "stopped", 3, &[&plain, &killed], false, &[]);
+    let mut full = Process::start(dir.path(), "full", 4, &[&plain, &killed, &stopped], false, &[]);
+    let mut few = Process::start(dir.path(), "few", 5, &[&plain, &killed, &stopped, &full], true, &[]);
+    let metrics = killed.metrics().await;
     let addrs: Vec<PeerAddr> = [&plain, &killed, &stopped, &full, &few].map(|process| process.addr.clone()).to_vec();
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -234,6 +281,7 @@ async fn five_peers_lose_nothing_acknowledged() {
 
     // In twelfths of the time, and a kill in each.
     let mut held = Vec::new();
+    let mut reconnecting = Vec::new();
     let (mut kills, mut restarts, mut files) = (0, 0, 0);
     for twelfth in 0..12 {
         match twelfth {
@@ -258,12 +306,37 @@ async fn five_peers_lose_nothing_acknowledged() {
         sleep(length / 24).await;
         if !killed.alive() && killed.restart() {
             restarts += 1;
+            let others = [("plain", &plain), ("stopped", &stopped), ("full", &full), ("few", &few)];
+            // It's stopped until the sixth twelfth.
+            let running = others.into_iter().filter(|(name, _)| *name != "stopped" || !(2..6).contains(&twelfth));
+            let running = running.map(|(name, process)| (name.to_owned(), process.addr.id)).collect();
+            // Before it's killed again.
+            reconnecting.push(tokio::spawn(reconnects(metrics, running, length / 10)));
         }
         if !full.alive() && full.restart() {
             restarts += 1;
         }
     }
     drop(held);
+    let (mut times, mut never) = (Vec::new(), 0);
+    for reconnecting in reconnecting {
+        for (name, time) in reconnecting.await.unwrap() {
+            println!("{name} is connected to who was killed {time:?} after it was ready again");
+            never += u32::from(time.is_none());
+            times.extend(time);
+        }
+    }
+    times.sort();
+    let percent = |p: usize| times.get((times.len() * p).div_ceil(100).saturating_sub(1));
+    println!(
+        "{} reconnects: p50 {:?}, p99 {:?}, the longest {:?}; {never} not within {:?}",
+        times.len(),
+        percent(50),
+        percent(99),
+        times.last(),
+        length / 10
+    );
+    assert!(!times.is_empty());
     println!("{kills} kills, {restarts} restarts; alive: full {} few {}, with {files} files of {FEW_FILES}", full.alive(), few.alive());
     assert!(few.alive(), "who has few files lives on");
     for process in [&plain, &killed, &stopped, &full, &few] {

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Proxy, Rules, local, quic, seed, transfers};
+use super::{Blocked, Proxy, Rules, local, quic, seed, transfers};
 
 /// One way.
 const DELAY: Duration = Duration::from_millis(5);
@@ -38,7 +38,10 @@ enum Path {
 impl Path {
     fn darken(&self, dark: bool) {
         match self {
-            Self::Udp(proxy) => proxy.set(Rules { delay: DELAY, blocked: dark, ..Rules::default() }),
+            Self::Udp(proxy) => {
+                let blocked = if dark { Blocked::Both } else { Blocked::Neither };
+                proxy.set(Rules { delay: DELAY, blocked, ..Rules::default() });
+            }
             Self::Tcp(gate) => drop(gate.send_replace(dark)),
         }
     }
@@ -46,7 +49,7 @@ impl Path {
 
 /// The kernel's timers, those of delayed acknowledgements say, go by the real clock. So that ours doesn't run away meanwhile, it needs
 /// a millisecond for each 100 of its own: tokio's stands while a blocking task runs.
-async fn pace() {
+pub async fn pace() {
     loop {
         tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_millis(1))).await.unwrap();
         sleep(Duration::from_millis(100)).await;

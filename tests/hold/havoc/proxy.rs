@@ -46,8 +46,19 @@ pub struct Rules {
     pub replay: f64,
     /// Everything takes so long.
     pub delay: Duration,
-    /// Nothing passes.
-    pub blocked: bool,
+    /// Where nothing passes.
+    pub blocked: Blocked,
+}
+
+/// The directions in which nothing passes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Blocked {
+    #[default]
+    Neither,
+    /// From the dialer to the target.
+    There,
+    Back,
+    Both,
 }
 
 impl Rules {
@@ -96,6 +107,8 @@ impl Drop for Proxy {
 
 /// One direction of one flow.
 struct Direction {
+    /// The one that this is.
+    way: Blocked,
     rng: StdRng,
     losing: u32,
     old: VecDeque<Vec<u8>>,
@@ -110,7 +123,7 @@ impl Direction {
         let count = |counter: &AtomicU64| {
             counter.fetch_add(1, Ordering::Relaxed);
         };
-        if rules.blocked {
+        if rules.blocked == Blocked::Both || rules.blocked == self.way {
             return count(&done.lost);
         }
         if self.losing == 0 && self.rng.random_bool(rules.lose) {
@@ -259,12 +272,12 @@ async fn flow(socket: Arc<UdpSocket>, dialer: SocketAddr, target: SocketAddr, mu
         socket
     };
     let seed = shared.seeds.fetch_add(1, Ordering::Relaxed);
-    let direction = |n: u64| {
+    let direction = |n: u64, way: Blocked| {
         let (out, delivering) = mpsc::channel(ON_THE_WAY);
-        (Direction { rng: StdRng::seed_from_u64(seed.wrapping_mul(2) + n), losing: 0, old: VecDeque::new(), out }, delivering)
+        (Direction { way, rng: StdRng::seed_from_u64(seed.wrapping_mul(2) + n), losing: 0, old: VecDeque::new(), out }, delivering)
     };
-    let (mut there, going) = direction(0);
-    let (mut back, coming) = direction(1);
+    let (mut there, going) = direction(0, Blocked::There);
+    let (mut back, coming) = direction(1, Blocked::Back);
     let out = Arc::new(Mutex::new(Arc::new(outgoing().await)));
     let going = deliver(going, Out::There(out.clone()));
     let coming = deliver(coming, Out::Back(socket, dialer));

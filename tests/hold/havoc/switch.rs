@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{PATIENCE, Proxy, Rules, count_panics, local, seed};
+use super::{Blocked, PATIENCE, Proxy, Rules, count_panics, local, seed};
 use crate::{config, number};
 
 /// QUERYs as they were handled: which, and how often.
@@ -36,16 +36,16 @@ impl Handler<Cad015> for Numbers {
     }
 }
 
-fn integer(n: i64) -> Ref {
+pub fn integer(n: i64) -> Ref {
     Ref::Embedded(Arc::new(Cell::Integer(n)))
 }
 
-fn number_in(form: &[Ref]) -> i64 {
+pub fn number_in(form: &[Ref]) -> i64 {
     form.first().and_then(Ref::embedded).and_then(Cell::as_integer).unwrap()
 }
 
 /// Both transports, QUIC first.
-fn node(n: u8, idle: Duration) -> NodeBuilder<Cad015, Silent> {
+pub fn node(n: u8, idle: Duration) -> NodeBuilder<Cad015, Silent> {
     let mut here = local(n);
     here.terms.limits.idle_timeout = idle;
     Node::builder(Cad015::new(Profile::NATIVE.in_network("havoc")), here.clone())
@@ -54,7 +54,7 @@ fn node(n: u8, idle: Duration) -> NodeBuilder<Cad015, Silent> {
 }
 
 /// The same port on another address of loopback: TCP is passed on, UDP goes through the proxy.
-async fn middle(target: SocketAddr) -> Proxy {
+pub async fn middle(target: SocketAddr) -> Proxy {
     let here = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port()));
     let tcp = TcpListener::bind(here).await.expect("the port is free on 127.0.0.1");
     let udp = UdpSocket::bind(here).await.expect("the port is free on 127.0.0.1");
@@ -62,6 +62,8 @@ async fn middle(target: SocketAddr) -> Proxy {
         while let Ok((mut near, _)) = tcp.accept().await {
             tokio::spawn(async move {
                 let Ok(mut far) = TcpStream::connect(target).await else { return };
+                // Both ends' kernels acknowledge late, by the real clock, what would wait for that.
+                let _ = near.set_nodelay(true).and(far.set_nodelay(true));
                 let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
             });
         }
@@ -140,7 +142,7 @@ async fn switched(idle: Duration) -> Switched {
         Asking { node: client, to, next: 0, answered: Vec::new(), failed: Vec::new(), gap: Duration::ZERO, last: Instant::now() };
     asking.until_over("quic").await;
     asking.gap = Duration::ZERO;
-    proxy.set(Rules { blocked: true, ..Rules::default() });
+    proxy.set(Rules { blocked: Blocked::Both, ..Rules::default() });
     let over_tcp = asking.until_over("tcp").await;
     let gap = asking.gap;
     proxy.set(Rules { delay: Duration::from_millis(1), ..Rules::default() });
