@@ -82,9 +82,9 @@ pub fn main() -> ExitCode {
     if let Err(error) = init_log(&cli.log) {
         return error.report();
     }
-    // Sockets are looked at after every fourth task instead of every 61st: under a flood, tasks are long, and an urgent
+    // Sockets are looked at after every task instead of every 61st: under a flood, tasks are long, and an urgent
     // message waits in its socket meanwhile (`peerlane bench --event-interval`).
-    let runtime = match tokio::runtime::Builder::new_multi_thread().event_interval(4).enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().event_interval(1).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return CliError::Failed(format!("the runtime can't start: {error}")).report(),
     };

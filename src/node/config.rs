@@ -84,7 +84,7 @@ impl Default for NodeConfig {
             backoff_min: Duration::from_millis(250),
             backoff_max: Duration::from_secs(60),
             backoff_refused: Duration::from_secs(300),
-            stable_after: Duration::from_secs(10),
+            stable_after: Duration::from_secs(3),
             dark_after: Duration::from_millis(500),
             probe_timeout: Duration::from_secs(2),
             move_timeout: Duration::from_secs(60),

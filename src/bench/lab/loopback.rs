@@ -16,16 +16,16 @@ use crate::bench::{
 };
 
 /// Tasks that a runtime polls between two looks at its sockets and timers (tokio's `event_interval`, 61 by default).
-/// Under a flood a poll here encrypts tens of kilobytes, so that 61 of them are most of a millisecond in which an
-/// arrived RESULT lies in its socket: on two cores QUERY's median over QUIC fell from 1.0 to 0.3 ms with 4 and its mean
-/// from 1.1 to 0.6, and BELIEF's rate didn't fall; over TCP all stayed within the noise.
-pub(super) const EVENT_INTERVAL: u32 = 4;
+/// Under a flood a poll here encrypts tens of kilobytes, and an arrived RESULT lies in its socket until the next look: on two
+/// cores QUERY's median over TCP fell from 0.84 to 0.46 ms with 1 instead of 4, and BELIEF's rate didn't fall; over QUIC
+/// from 0.96 to 0.78 ms.
+pub(super) const EVENT_INTERVAL: u32 = 1;
 
 /// The loopback lab. Its ends share the processors, as two processes would; a machine with one of them shows it.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Loopback {
-    /// Tasks that each end's runtime polls between two looks at its sockets and timers, 1 at least. 4 by default; tokio's
+    /// Tasks that each end's runtime polls between two looks at its sockets and timers, 1 at least and by default; tokio's
     /// own default is 61.
     pub event_interval: u32,
 }

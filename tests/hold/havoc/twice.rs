@@ -1,7 +1,7 @@
 //! A dial begins a second attempt beside one that is slow, and the listener may have accepted both: one connection is left, and what
 //! was asked by the one that isn't is answered or fails, long before its deadline.
 //!
-//! Both sides say in one packet who they are and that they accept, so a listener has hardly ever accepted what the dialer drops: not
+//! Both sides seem to say in one packet who they are and that they accept: a listener has hardly ever accepted what the dialer drops, not
 //! once in 150 dials with a quarter of the packets lost and most of them late. So here both attempts complete, and one is dropped.
 
 use std::{

@@ -43,7 +43,7 @@ const HEAD: usize = 5;
 const PAYLOAD: usize = limits::QUANTUM - HEAD;
 /// What is read or written of one carrier before the others have their turn. Bytes. With no end to a flood in sight, its
 /// carrier would never wait for anything, and the others would wait for it.
-const TURN: usize = 4 * limits::QUANTUM;
+const TURN: usize = 2 * limits::QUANTUM;
 /// How long the last words of a connection may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 

@@ -23,8 +23,9 @@ use tokio::{task::coop, time::Instant};
 /// four rounds.
 const ROUNDS: usize = 16;
 /// Nor does it keep them waiting for longer than this, however much it has to do: a handler that is to answer a QUERY may
-/// be among them.
-const TURN: Duration = Duration::from_micros(100);
+/// be among them, and a socket isn't looked at meanwhile. Measured over loopback, where the processor is the bottleneck: with 100 us a QUERY
+/// under a flood waited for half as long again over QUIC, and twice as long over TCP (`benches/RESULTS.md`).
+const TURN: Duration = Duration::from_micros(20);
 
 /// Makes one task of futures that wake each other: when `future` was woken while it was polled, it's polled again at
 /// once, a bounded number of times, rather than put behind the runtime's other tasks.
