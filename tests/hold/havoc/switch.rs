@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,11 +56,13 @@ pub fn node(n: u8, idle: Duration) -> NodeBuilder<Cad015, Silent> {
         .transport(AnyTransport::new(TcpTransport::new(here, TcpConfig::default()).unwrap()))
 }
 
-/// The same port on another address of loopback: TCP is passed on, UDP goes through the proxy.
+/// The same port on another address of loopback, which nobody else uses: TCP is passed on, UDP goes through the proxy.
 pub async fn middle(target: SocketAddr) -> Proxy {
-    let here = SocketAddr::from((Ipv4Addr::LOCALHOST, target.port()));
-    let tcp = TcpListener::bind(here).await.expect("the port is free on 127.0.0.1");
-    let udp = UdpSocket::bind(here).await.expect("the port is free on 127.0.0.1");
+    static OWN: AtomicU8 = AtomicU8::new(1);
+    let process = (std::process::id() % 256) as u8;
+    let here = SocketAddr::from((Ipv4Addr::new(127, 78, process, OWN.fetch_add(1, Ordering::Relaxed)), target.port()));
+    let tcp = TcpListener::bind(here).await.expect("the port is free there");
+    let udp = UdpSocket::bind(here).await.expect("the port is free there");
     tokio::spawn(async move {
         while let Ok((mut near, _)) = tcp.accept().await {
             tokio::spawn(async move {
